@@ -42,7 +42,7 @@ use std::time::Duration;
 pub use fragments::FragmentCounters;
 pub use transport::{TcpFlags, TcpHeader, Transport};
 pub use tunnel::{PacketTunnel, TunnelKind};
-pub use view::{Payload, PayloadPart, PayloadParts};
+pub use view::{Payload, PayloadExtents, PayloadPart, PayloadParts};
 
 use crate::linktype::LinkType;
 use crate::time::Timestamp;

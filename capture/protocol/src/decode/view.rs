@@ -116,6 +116,54 @@ impl Iterator for PayloadParts<'_> {
     }
 }
 
+/// The places of a payload and its holes. Nearly always it is one place, which takes no heap memory.
+#[derive(Clone, Debug, Default)]
+pub struct PayloadExtents {
+    first: [Extent; 1],
+    rest: Vec<Extent>,
+    len: usize,
+}
+
+impl PayloadExtents {
+    /// The places of a payload. An extent of packet 0 is a hole: bytes that were not captured, before
+    /// others that were.
+    #[must_use]
+    pub fn of(payload: &Payload<'_>) -> Self {
+        let (mut extents, mut end) = (Self::default(), 0_u32);
+        for part in payload.parts() {
+            let len = part.at.saturating_sub(end);
+            if len > 0 {
+                extents.push(Extent { packet: 0, offset: 0, len });
+            }
+            end = part.at.saturating_add(part.extent.len);
+            extents.push(part.extent);
+        }
+        extents
+    }
+
+    fn push(&mut self, extent: Extent) {
+        match self.len {
+            0 => self.first = [extent],
+            1 => {
+                let [first] = self.first;
+                self.rest.extend([first, extent]);
+            }
+            _ => self.rest.push(extent),
+        }
+        self.len = self.len.saturating_add(1);
+    }
+
+    /// The extents in the order of the payload.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Extent] {
+        match self.len {
+            0 => &[],
+            1 => &self.first,
+            _ => &self.rest,
+        }
+    }
+}
+
 /// A run of bytes of a datagram, all from one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct DatagramPiece {

@@ -25,5 +25,5 @@ pub use assembler::{Absence, Assembler, Bytes, Difference, NoBytes, Policy};
 pub use connection::{Connection, Ports};
 pub use segment::{
     ConnectionEvent, ConnectionSettings, ConnectionState, Direction, Scale, Segment, SegmentFlags,
-    SegmentVerdict, StreamCounters, Urgent,
+    SegmentOrigin, SegmentVerdict, StreamCounters, Urgent,
 };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::assembler::{AssemblerLimits, Policy};
 use super::seq::Sequence;
+use crate::decode::{TcpFlags, TcpHeader};
 use crate::extent::Extent;
 use crate::time::Timestamp;
 
@@ -82,7 +83,52 @@ pub struct Segment<'a> {
     pub urgent: Option<u16>,
 }
 
-impl Segment<'_> {
+/// The facts of a segment that are not in its TCP header.
+#[derive(Clone, Copy, Debug)]
+pub struct SegmentOrigin {
+    /// See [`Segment::packet`].
+    pub packet: u64,
+    /// See [`Segment::time`].
+    pub time: Timestamp,
+    /// See [`Segment::direction`].
+    pub direction: Direction,
+}
+
+impl<'a> Segment<'a> {
+    /// The segment with this header and payload; `wire_len` is [`Segment::wire_len`].
+    #[must_use]
+    pub fn new(
+        tcp: &TcpHeader,
+        origin: SegmentOrigin,
+        payload: &'a [Extent],
+        wire_len: u32,
+    ) -> Self {
+        let SegmentOrigin { packet, time, direction } = origin;
+        let acknowledgment = Sequence(tcp.acknowledgment);
+        Self {
+            time,
+            packet,
+            direction,
+            sequence: Sequence(tcp.sequence),
+            acknowledgment: tcp.flags.contains(TcpFlags::ACK).then_some(acknowledgment),
+            flags: SegmentFlags {
+                syn: tcp.flags.contains(TcpFlags::SYN),
+                fin: tcp.flags.contains(TcpFlags::FIN),
+                rst: tcp.flags.contains(TcpFlags::RST),
+            },
+            window: tcp.window,
+            scale: match tcp.window_scale {
+                Some(shift) => Scale::By(shift),
+                None if tcp.has_all_options => Scale::Absent,
+                None => Scale::Unknown,
+            },
+            payload,
+            wire_len,
+            is_padded: tcp.is_padded,
+            urgent: tcp.flags.contains(TcpFlags::URG).then_some(tcp.urgent),
+        }
+    }
+
     /// Number of captured payload bytes.
     #[must_use]
     pub fn captured(&self) -> u64 {

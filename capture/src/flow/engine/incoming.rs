@@ -2,11 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use protocol::decode::{DecodedPacket, Decoder, Portion, TcpFlags, TcpHeader, Transport};
+use protocol::decode::{DecodedPacket, Decoder, PayloadExtents, Portion, Transport};
 use protocol::extent::Extent;
 use protocol::linktype::LinkType;
-use protocol::tcp::seq::Sequence;
-use protocol::tcp::{Direction, Scale, Segment, SegmentFlags, SegmentVerdict};
+use protocol::tcp::{Direction, Segment, SegmentFlags, SegmentOrigin, SegmentVerdict};
 
 use super::Engine;
 use crate::flow::arrival::Arrival;
@@ -49,12 +48,14 @@ impl Engine {
         let (key, direction) = FlowKey::new(packet, protocol, ports, tag);
         arrival.direction = direction;
         let incoming = Incoming { packet, arrival, key, foreign };
-        let mut extents = Extents::default();
-        extents.gather(packet);
+        let extents = PayloadExtents::of(&packet.payload);
         let extents = extents.as_slice();
         let is_taken = match &packet.transport {
             Transport::Tcp(tcp) => {
-                let segment = segment(tcp, &arrival, extents, packet.payload.len());
+                let wire_len = packet.payload.len();
+                let origin =
+                    SegmentOrigin { packet: arrival.number, time: arrival.time, direction };
+                let segment = Segment::new(tcp, origin, extents, wire_len);
                 match packet.portion {
                     None => self.segment(table, &incoming, &segment, window),
                     Some(portion) => self.portion(table, &incoming, (&segment, portion), window),
@@ -244,75 +245,4 @@ fn begin(table: &mut FlowTable, incoming: &Incoming<'_>) -> FlowPlace {
     let id = table.take_id();
     let network = Network::of(incoming.packet, incoming.foreign);
     table.insert(Flow::new(id, incoming.key, network, &incoming.arrival))
-}
-
-/// Where the payload of a packet was captured: nearly always in one place.
-#[derive(Default)]
-struct Extents {
-    first: [Extent; 1],
-    rest: Vec<Extent>,
-    len: usize,
-}
-
-impl Extents {
-    /// Collects the payload. Extents of packet 0 between its parts are bytes that were not
-    /// captured.
-    fn gather(&mut self, packet: &DecodedPacket<'_>) {
-        let mut end = 0_u32;
-        for part in packet.payload.parts() {
-            let len = part.at.saturating_sub(end);
-            if len > 0 {
-                self.push(Extent { packet: 0, offset: 0, len });
-            }
-            end = part.at.saturating_add(part.extent.len);
-            self.push(part.extent);
-        }
-    }
-
-    fn push(&mut self, extent: Extent) {
-        match self.len {
-            0 => self.first = [extent],
-            1 => self.rest.extend([self.first[0], extent]),
-            _ => self.rest.push(extent),
-        }
-        self.len = self.len.saturating_add(1);
-    }
-
-    fn as_slice(&self) -> &[Extent] {
-        match self.len {
-            0 => &[],
-            1 => &self.first,
-            _ => &self.rest,
-        }
-    }
-}
-
-fn segment<'a>(
-    tcp: &TcpHeader,
-    arrival: &Arrival,
-    payload: &'a [Extent],
-    wire_len: u32,
-) -> Segment<'a> {
-    Segment {
-        time: arrival.time,
-        packet: arrival.number,
-        direction: arrival.direction,
-        sequence: Sequence(tcp.sequence),
-        acknowledgment: tcp.flags.contains(TcpFlags::ACK).then_some(Sequence(tcp.acknowledgment)),
-        flags: SegmentFlags {
-            syn: tcp.flags.contains(TcpFlags::SYN),
-            fin: tcp.flags.contains(TcpFlags::FIN),
-            rst: tcp.flags.contains(TcpFlags::RST),
-        },
-        window: tcp.window,
-        scale: match tcp.window_scale {
-            Some(shift) => Scale::By(shift),
-            None if tcp.has_all_options => Scale::Absent,
-            None => Scale::Unknown,
-        },
-        payload,
-        wire_len,
-        is_padded: tcp.is_padded,
-        urgent: tcp.flags.contains(TcpFlags::URG).then_some(tcp.urgent),
-    }
 }
