@@ -79,6 +79,11 @@ fn log(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// A number and its unit, which gets an s unless it is one.
+pub(crate) fn counted(count: u64, unit: &str) -> String {
+    if count == 1 { format!("1 {unit}") } else { format!("{count} {unit}s") }
+}
+
 /// Rows under a heading, with columns as wide as necessary.
 pub(crate) fn table<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let widths: [usize; N] = std::array::from_fn(|column| {

@@ -32,6 +32,7 @@
 //! * [`segments`]: savefiles of any number of connections, for tests about large numbers.
 //! * [`StreamReader`]: a thread of this process that reads a stream at a given pace and checks it.
 //! * [`Running`] and [`run`]: real tools as children, with a time limit, killed on drop.
+//! * [`Receiving`]: a `pcapfs receive`, at an address of its own.
 //! * [`wait_until`], [`wait_for`]: conditions instead of sleeps.
 //! * [`measure`]: CPU time, memory and descriptors of a process.
 //!
@@ -52,6 +53,7 @@ pub mod host;
 pub mod measure;
 pub mod net;
 pub mod process;
+pub mod receiving;
 #[cfg(test)]
 mod registered;
 pub mod require;
@@ -71,6 +73,7 @@ pub use flows::Filed;
 pub use host::Host;
 pub use net::{Namespace, Net, Sender};
 pub use process::{Finished, Running, python, run, tool};
+pub use receiving::{Receiving, loopback_address};
 pub use stream::{Pace, StreamReader};
 pub use traffic::{Emit, Traffic};
 pub use user::User;

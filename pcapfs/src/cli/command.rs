@@ -18,6 +18,7 @@ use super::init::Init;
 use super::interfaces::InterfacesRequested;
 use super::listing::{self, List, StatusRequested};
 use super::order::{self, ChosenCaptures, Verb};
+use super::receive::{self, Receive};
 use super::remote::{self, RemoteArguments};
 use super::savefile::{self, Listen, Replay};
 use super::serve::{self, Serve};
@@ -67,6 +68,8 @@ pub(super) enum Command {
     Listen(Listen),
     /// Serve the packets over TCP (PCAP-over-IP), to as many clients as connect
     Serve(Box<Serve>),
+    /// Write what comes over TCP at consecutive ports into files, until interrupted
+    Receive(Receive),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
     Exclude(Exclude),
     /// Name other machines, whose captures all commands can use as REMOTE:ALIAS
@@ -113,6 +116,7 @@ impl Command {
             Self::Replay(replay) => savefile::replay(&replay, &daemon),
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
             Self::Serve(serve) => serve::run(&serve, &daemon),
+            Self::Receive(receive) => receive::run(&receive),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),
             Self::Identity(identity) => identity::run(&identity),

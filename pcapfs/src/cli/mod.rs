@@ -17,6 +17,7 @@ mod interfaces;
 mod listing;
 mod mistakes;
 mod order;
+mod receive;
 mod remote;
 mod savefile;
 mod serve;
