@@ -21,6 +21,7 @@ use super::order::{self, ChosenCaptures, Verb};
 use super::receive::{self, Receive};
 use super::remote::{self, RemoteArguments};
 use super::savefile::{self, Listen, Replay};
+use super::send::{self, SendArguments};
 use super::serve::{self, Serve};
 use super::umount::Umount;
 use super::{background, complete, exclude, forget, identity, init, interfaces, umount};
@@ -68,7 +69,9 @@ pub(super) enum Command {
     Listen(Listen),
     /// Serve the packets over TCP (PCAP-over-IP), to as many clients as connect
     Serve(Box<Serve>),
-    /// Write what comes over TCP at consecutive ports into files, until interrupted
+    /// Send the payload of packets over TCP, at the times at which they were captured
+    Send(Box<SendArguments>),
+    /// Receive over TCP at consecutive ports, and write files, until interrupted
     Receive(Receive),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
     Exclude(Exclude),
@@ -116,6 +119,7 @@ impl Command {
             Self::Replay(replay) => savefile::replay(&replay, &daemon),
             Self::Listen(listen) => savefile::listen(&listen, &daemon),
             Self::Serve(serve) => serve::run(&serve, &daemon),
+            Self::Send(send) => send::run(&send, &daemon),
             Self::Receive(receive) => receive::run(&receive),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),

@@ -65,10 +65,22 @@ impl Drop for ExcludedOutlet {
     }
 }
 
-/// Has captures leave out the packets of an outlet that listens at `local`, and warns if some do
-/// not. When this returns, the others do.
-pub(super) async fn keep_out(daemon: &DaemonSocket, local: SocketAddr) -> ExcludedOutlet {
-    let request = ExcludeRequest { local: local.to_string(), ..ExcludeRequest::default() };
+impl ExcludedOutlet {
+    /// True if captures were asked to leave it out and some do.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+/// Has captures leave out the packets of an outlet that listens at `local`, or is connected to
+/// `remote`, and warns if some do not. When this returns, the others do.
+pub(super) async fn keep_out(
+    daemon: &DaemonSocket,
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+) -> ExcludedOutlet {
+    let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
+    let request = ExcludeRequest { local: local.to_string(), remote, capture: String::new() };
     let Ok(mut client) = client::open(daemon).await else { return ExcludedOutlet(None) };
     match client.exclude(request).await {
         Ok(answer) => {

@@ -20,6 +20,7 @@ mod order;
 mod receive;
 mod remote;
 mod savefile;
+mod send;
 mod serve;
 mod trees;
 mod umount;

@@ -123,7 +123,7 @@ pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
             .map_err(|error| Failure::Answer(format!("{address}: {error}{}", advice(&error))))?;
         let bound = listener.local_addr().map_err(Failure::System)?;
         // Captures would store what it sends, and it would send that too.
-        let excluded = exclude::keep_out(daemon, bound).await;
+        let excluded = exclude::keep_out(daemon, bound, None).await;
         output::say(format_args!("serving {} at {bound} ({})", serve.capture, serve.format));
         serve_all(&service, &listener, &mut signals).await;
         drop(excluded);
