@@ -73,6 +73,9 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
   const slots = createMemo(() => Array.from({ length: slotsOf(size().height, ROW_HEIGHT) }, (_, slot) => slot));
   const selectedAt = createMemo(() =>
     props.selected === null ? -1 : props.rows.findIndex((row) => props.keyOf(row) === props.selected));
+  // A row that an address chooses comes into view once it is there.
+  const found = createMemo(() => (selectedAt() >= 0 ? props.selected : null));
+  createEffect(on(found, (key) => key !== null && show(selectedAt())));
   const select = (wanted: number): void => {
     const at = Math.min(props.rows.length - 1, Math.max(0, wanted));
     const row = props.rows[at];

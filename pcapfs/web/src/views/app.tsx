@@ -166,11 +166,11 @@ function CaptureView(props: { capture: Capture }): JSX.Element {
       </div>
       <Tabs label="Views of the capture" current={route().tab} onChoose={(id) => openTab(id as CaptureTab)}
         items={TABS.map((id) => ({ id, title: TAB_TITLES[id], ...note(id) }))} />
-      <Switch>
+      <div role="tabpanel" class="tab-panel" aria-label={TAB_TITLES[route().tab]}><Switch>
         <Match when={route().tab === "overview"}><Overview capture={props.capture} /></Match>
         <Match when={route().tab === "flows" && lists()}>{(open) => <FlowsView capture={props.capture.name} lists={open()} />}</Match>
         <Match when={route().tab === "http" && lists()}>{(open) => <HttpView capture={props.capture.name} lists={open()} />}</Match>
-      </Switch>
+      </Switch></div>
       <Show when={saves()}><SaveDialog capture={props.capture.name} onClose={() => setSaves(false)} /></Show>
     </main>
   );

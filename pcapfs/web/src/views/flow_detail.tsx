@@ -47,13 +47,13 @@ export function FlowDetail(props: { capture: string; flow: number; row: FlowRow 
         { id: "timeline", title: "Timeline" }, { id: "summary", title: "Summary" }, { id: "files", title: "Files" },
       ]} />
       <Show when={error()}><p class="bad" role="alert">{error()}</p></Show>
-      <Switch>
+      <div role="tabpanel" class="tab-panel" aria-label={tab()}><Switch>
         <Match when={tab() === "timeline"}>
           <FlowTimeline capture={props.capture} flow={props.flow} packets={props.row?.packets ?? null} />
         </Match>
         <Match when={tab() === "summary"}><Show when={known()}>{(one) => <Summary flow={one()} />}</Show></Match>
         <Match when={tab() === "files"}><Show when={known()}>{(one) => <Files capture={props.capture} flow={one()} />}</Show></Match>
-      </Switch>
+      </Switch></div>
     </section>
   );
 }

@@ -1,9 +1,9 @@
 // One HTTP transaction: its headers, its bodies, its times.
 
-import { createMemo, createSignal, For, Match, Show, Switch, type JSX } from "solid-js";
+import { createEffect, createMemo, createSignal, For, Match, on, Show, Switch, type JSX } from "solid-js";
 import { flowFileUrl, previewBody } from "../api/request.ts";
 import type { HeaderPair, MessageBody, Transaction } from "../api/types.ts";
-import { curlCommand } from "../data/curl.ts";
+import { curlCommand, type CurlCommand } from "../data/curl.ts";
 import { asText } from "../data/preview.ts";
 import { mediaType, type TransactionRow } from "../data/transaction_rows.ts";
 import { bars, place, spanOf, type WaterfallBar } from "../data/waterfall.ts";
@@ -18,7 +18,7 @@ const [tab, setTab] = createSignal<HttpTab>("headers");
 /** Bytes of a request's body that a copied command has in it at most. */
 const MAX_INLINE_BODY = 64 << 10;
 
-async function curlText(capture: string, transaction: Transaction): Promise<string> {
+async function curlOf(capture: string, transaction: Transaction): Promise<CurlCommand> {
   const { file, bytes: size } = transaction.request_body;
   let body: string | null = null;
   if (file !== null && size !== null && size <= MAX_INLINE_BODY && transaction.request_body.encoding === null) {
@@ -26,11 +26,18 @@ async function curlText(capture: string, transaction: Transaction): Promise<stri
   }
   const command = curlCommand(transaction, body);
   if (!command) throw new Error("Its request line makes no URL");
-  return command.text;
+  return command;
 }
 
 export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX.Element {
   const transaction = createMemo(() => JSON.parse(props.row.line) as Transaction);
+  const [left, setLeft] = createSignal<readonly string[]>([]);
+  createEffect(on(() => props.row.key, () => setLeft([])));
+  const copied = async (): Promise<string> => {
+    const command = await curlOf(props.capture, transaction());
+    setLeft(command.left);
+    return command.text;
+  };
   const size = (body: MessageBody): string => (body.wire_bytes > 0 ? bytes(body.bytes ?? body.wire_bytes) : "none");
   const sentFile = (): string | null => transaction().response_body.file;
   return (
@@ -40,7 +47,7 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
         <button type="button" class="button close" aria-label="Close the details" onClick={() => refine({ item: null })}>✕</button>
       </header>
       <div class="detail-actions">
-        <CopyButton text={() => curlText(props.capture, transaction())} title="Copies the request as a command for a shell">Copy as curl</CopyButton>
+        <CopyButton text={copied} title="Copies the request as a command for a shell">Copy as curl</CopyButton>
         <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, "http.har")} title="All transactions of its flow">HAR</a>
         <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, "packets.pcap")} title="The packets of its flow">Packets</a>
         <Show when={sentFile()}>
@@ -48,6 +55,7 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
         </Show>
         <button type="button" class="button" onClick={() => go({ capture: props.capture, tab: "flows", item: String(props.row.flow) })}>Flow {props.row.flow}</button>
       </div>
+      <Show when={left().length > 0}><p class="why warn" role="status">Not in the command: {left().join("; ")}</p></Show>
       <Show when={props.row.why}><p class="why bad">{props.row.why}</p></Show>
       <Tabs label="Parts of the transaction" current={tab()} onChoose={(id) => setTab(id as HttpTab)} items={[
         { id: "headers", title: "Headers" },
@@ -55,7 +63,7 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
         { id: "response", title: "Response", note: size(transaction().response_body) },
         { id: "timing", title: "Timing" },
       ]} />
-      <Switch>
+      <div role="tabpanel" class="tab-panel" aria-label={tab()}><Switch>
         <Match when={tab() === "headers"}><Headers transaction={transaction()} /></Match>
         <Match when={tab() === "request"}>
           <BodyView capture={props.capture} flow={props.row.flow} body={transaction().request_body} type={mediaType(transaction().request_headers)} />
@@ -64,7 +72,7 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
           <BodyView capture={props.capture} flow={props.row.flow} body={transaction().response_body} type={mediaType(transaction().response_headers)} />
         </Match>
         <Match when={tab() === "timing"}><Timing row={props.row} transaction={transaction()} /></Match>
-      </Switch>
+      </Switch></div>
     </section>
   );
 }
