@@ -90,6 +90,39 @@ fn check_seeks(ring: &Ring) {
 }
 
 #[test]
+fn a_packet_in_two_parts_is_the_packet_that_is_in_one() {
+    let directory = directory();
+    let contents = [false, true].map(|is_joined| {
+        let path = directory.path().join(format!("{is_joined}.ring"));
+        let OpenedRing { ring, mut writer, .. } = Ring::open(&of_stream(&path)).unwrap();
+        for name in ["one", "two"] {
+            writer.describe(&named(name), &[]).unwrap();
+        }
+        writer.declare(LinkType::ETHERNET, 262_144).unwrap();
+        // Packets of a second interface have an entry beside them.
+        for number in 1..=60 {
+            writer.set_interface(u32::from(number % 3 == 0));
+            let data = data(number, 7_000);
+            let at = usize::try_from(number * 29 % 7_001).unwrap();
+            let parts: [&[u8]; 2] = if is_joined { data.split_at(at).into() } else { [&[], &data] };
+            assert_eq!(writer.append_joined(time(number), 7_001, parts), Append::Stored);
+        }
+        let long = vec![0; SEGMENT];
+        assert_eq!(writer.append_joined(time(61), 0, [&[1], &long]), Append::Oversize);
+        writer.publish();
+        drop(writer);
+        let bytes = read(&ring);
+        drop(ring);
+        let again = Ring::open(&of_stream(&path)).unwrap();
+        assert_eq!(again.damage, None);
+        assert!(read(&again.ring) == bytes);
+        bytes
+    });
+    assert!(contents[0] == contents[1]);
+    assert!(packets(&contents[0]).len() > 40);
+}
+
+#[test]
 fn notes_and_interfaces_are_there_for_the_next_process() {
     let directory = directory();
     let path = directory.path().join("x.ring");

@@ -119,10 +119,21 @@ impl Writer {
     /// `data` are its captured bytes, already cut to the snaplen; `original_len` is its length on
     /// the wire. Lengths beyond 4 GiB do not occur: a segment is smaller.
     pub fn append(&mut self, time: Timestamp, original_len: u32, data: &[u8]) -> Append {
+        self.append_joined(time, original_len, [&[], data])
+    }
+
+    /// Adds a packet whose captured bytes are in two parts, one after the other. Otherwise it is
+    /// [`Writer::append`].
+    pub fn append_joined(
+        &mut self,
+        time: Timestamp,
+        original_len: u32,
+        parts: [&[u8]; 2],
+    ) -> Append {
         if self.has_entry {
-            return self.append_noted(time, original_len, data, NoteRef::default());
+            return self.append_parts(time, original_len, parts, NoteRef::default());
         }
-        self.append_record(time, original_len, data)
+        self.append_record(time, original_len, parts)
     }
 
     /// Adds a packet with its note from a pcapng file. The note is left out and counted if it does
@@ -134,15 +145,25 @@ impl Writer {
         data: &[u8],
         note: NoteRef<'_>,
     ) -> Append {
+        self.append_parts(time, original_len, [&[], data], note)
+    }
+
+    fn append_parts(
+        &mut self,
+        time: Timestamp,
+        original_len: u32,
+        parts: [&[u8]; 2],
+        note: NoteRef<'_>,
+    ) -> Append {
         if note.is_empty() && !self.has_entry {
-            return self.append_record(time, original_len, data);
+            return self.append_record(time, original_len, parts);
         }
+        let len = record::HEADER_LEN + parts_len(parts);
         let size = usize::try_from(self.ring.geometry().segment_size).unwrap_or(usize::MAX);
-        let free = size.checked_sub(record::HEADER_LEN + data.len() + FIXED_LEN);
-        let Some(free) = free else {
+        let Some(free) = size.checked_sub(len + FIXED_LEN) else {
             if !self.has_entry {
                 self.left_out += 1;
-                return self.append_record(time, original_len, data);
+                return self.append_record(time, original_len, parts);
             }
             self.ring.file_header().dropped_oversize.fetch_add(1, Ordering::Relaxed);
             return Append::Oversize;
@@ -157,7 +178,7 @@ impl Writer {
         self.left_out += u64::from(kept != note);
         let interface = RecordInterface { id: self.interface, known: self.known };
         let mut entry = NoteEntry { index: 0, interface, note: kept };
-        if self.tail.room() < record::HEADER_LEN + data.len() + entry.len() {
+        if self.tail.room() < len + entry.len() {
             self.roll();
         }
         // A segment has fewer records than bytes.
@@ -166,12 +187,12 @@ impl Writer {
         self.tail.note(&entry);
         self.next.pcapng += std::mem::take(&mut self.described) + len_of(&kept);
         self.has_entry = self.interface != 0;
-        self.append_record(time, original_len, data)
+        self.append_record(time, original_len, parts)
     }
 
-    fn append_record(&mut self, time: Timestamp, original_len: u32, data: &[u8]) -> Append {
-        let len = record::HEADER_LEN + data.len();
-        let captured_len = match u32::try_from(data.len()) {
+    fn append_record(&mut self, time: Timestamp, original_len: u32, parts: [&[u8]; 2]) -> Append {
+        let len = record::HEADER_LEN + parts_len(parts);
+        let captured_len = match u32::try_from(parts_len(parts)) {
             Ok(captured_len) if len as u64 <= self.ring.geometry().segment_size => captured_len,
             _ => {
                 self.ring.file_header().dropped_oversize.fetch_add(1, Ordering::Relaxed);
@@ -182,7 +203,7 @@ impl Writer {
             self.roll();
         }
         let header = record::header(time, self.ring.precision(), captured_len, original_len);
-        self.tail.append(header, data);
+        self.tail.append(header, parts);
         if self.count == 0 {
             self.first_time = time.nanoseconds();
         }
@@ -433,6 +454,11 @@ impl Writer {
             newest_time: self.last_time,
         });
     }
+}
+
+/// Bytes of a packet in two parts.
+fn parts_len([front, data]: [&[u8]; 2]) -> usize {
+    front.len() + data.len()
 }
 
 /// Limits a position to lie between two others. Another process may have written to the header it

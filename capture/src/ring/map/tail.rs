@@ -131,23 +131,28 @@ impl RingTail {
         self.end = start;
     }
 
-    /// Adds a record after the others. It is not visible yet.
+    /// Adds a record after the others. Its data are the two parts, one after the other. It is not
+    /// visible yet.
     ///
     /// # Panics
     /// If the record does not fit [`RingTail::room`].
-    pub(in crate::ring) fn append(&mut self, header: [u8; HEADER_LEN], data: &[u8]) {
-        assert!(data.len() <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
-        // SAFETY: header and data fit between `used` and the end of the open body. Bytes there are
-        // beyond the committed length, so no reader reads them; there is one RingTail, and `&mut self`
-        // makes this its only access. `data` is not part of the mapping: no slice of it is handed
-        // out beyond the committed length.
+    pub(in crate::ring) fn append(&mut self, header: [u8; HEADER_LEN], parts: [&[u8]; 2]) {
+        let [front, data] = parts;
+        let len = front.len().saturating_add(data.len());
+        assert!(len <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
+        // SAFETY: header and parts fit between `used` and the end of the open body. Bytes there are
+        // beyond the committed length, so no reader reads them; there is one RingTail, and
+        // `&mut self` makes this its only access. The parts are not part of the mapping: no slice of
+        // it is handed out beyond the committed length.
         unsafe {
             let place = self.segments.map.body(self.slot).add(self.used);
-            fetch_for_writing(place.wrapping_add(HEADER_LEN + data.len()), data.len());
+            fetch_for_writing(place.wrapping_add(HEADER_LEN + len), len);
             std::ptr::copy_nonoverlapping(header.as_ptr(), place, HEADER_LEN);
-            std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(HEADER_LEN), data.len());
+            let place = place.add(HEADER_LEN);
+            std::ptr::copy_nonoverlapping(front.as_ptr(), place, front.len());
+            std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(front.len()), data.len());
         }
-        self.used += HEADER_LEN + data.len();
+        self.used += HEADER_LEN + len;
         if self.used - self.hashed >= HASH_EVERY {
             self.hash();
         }
