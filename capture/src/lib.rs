@@ -25,7 +25,8 @@
 //!   unchecked.
 //!
 //! `unsafe` occurs in [`ring`]'s map, in [`savefile`]'s map, in the signal handler that guards
-//! both, and in the calls into libpcap below [`source`] and [`filter`]; nowhere else.
+//! both, and below [`source`] and [`filter`] in the blocks of a packet socket and the calls into
+//! libpcap; nowhere else.
 
 pub mod bell;
 pub mod clock;

@@ -24,6 +24,7 @@ const SOURCE: SourceOptions<'static> = SourceOptions {
     snaplen: 262_144,
     promiscuous: false,
     kernel_buffer: 0,
+    backend: capture::source::InterfaceBackend::AfPacket,
     export_keys: true,
 };
 

@@ -57,6 +57,7 @@ fn capture(directory: &Path, source: &str, filter: Option<&str>, snaplen: u32) -
         is_default_ring: false,
         ring_dir: directory.to_owned(),
         kernel_buffer: None,
+        backend: capture::source::InterfaceBackend::default(),
         export_keys: false,
         flows: FlowOptions::default(),
     };

@@ -40,6 +40,7 @@ fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
         ring_size: 32 << 20,
         is_default_ring: false,
         kernel_buffer: None,
+        backend: capture::source::InterfaceBackend::default(),
         export_keys,
         ring_dir: directory.to_owned(),
         flows: capture::flow::FlowOptions::default(),

@@ -32,6 +32,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         ring_size: 4 << 20,
         is_default_ring: false,
         kernel_buffer: None,
+        backend: capture::source::InterfaceBackend::default(),
         export_keys: true,
         ring_dir: directory.to_owned(),
         flows: capture::flow::FlowOptions::default(),

@@ -8,7 +8,7 @@ use capture::pipeline::{
     LARGEST_KERNEL_BUFFER, SMALLEST_KERNEL_BUFFER, Spec, default_kernel_buffer,
 };
 use capture::ring::Permissions;
-use capture::source::SourceName;
+use capture::source::{InterfaceBackend, SourceName};
 use nix::unistd::{getegid, geteuid};
 use protocol::time::Precision;
 
@@ -42,6 +42,8 @@ pub(crate) struct CaptureSettings {
     pub(crate) ring: Option<u64>,
     /// Bytes; `None` for a share of [`ALL_KERNEL_BUFFERS`].
     pub(crate) kernel_buffer: Option<u64>,
+    /// How packets of interfaces are received.
+    pub(crate) backend: InterfaceBackend,
     /// Serve the decryption secrets of pcapng sources.
     pub(crate) export_keys: bool,
     pub(crate) flows: flow::FlowOptions,
@@ -77,6 +79,7 @@ impl Default for CaptureSettings {
             precision: Precision::Nano,
             ring: None,
             kernel_buffer: None,
+            backend: InterfaceBackend::default(),
             export_keys: true,
             flows: flow::FlowOptions::default(),
             permissions: default_permissions(),
@@ -109,6 +112,7 @@ impl CaptureSettings {
             is_default_ring: self.ring.is_none(),
             ring_dir: ring_dir.to_owned(),
             kernel_buffer: self.kernel_buffer,
+            backend: self.backend,
             export_keys: self.export_keys,
             flows: self.flows,
         }

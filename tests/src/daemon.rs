@@ -26,6 +26,10 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// The environment variable with the path of the socket.
 pub const SOCKET: &str = "PCAPFS_SOCKET";
 
+/// The environment variable with the backend of captures that do not name their own. The tests of
+/// interfaces run once for each.
+const BACKEND: &str = "PCAPFS_TEST_BACKEND";
+
 /// Time limit for a daemon to end after SIGTERM.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -199,6 +203,11 @@ impl Mount {
         let mut command = Command::new(binary("pcapfs"));
         command.arg("mount").arg(&mountpoint).arg("--ring-dir").arg(&ring_dir);
         command.args(&self.arguments).env(SOCKET, &socket).envs(self.environment);
+        if let Some(backend) = env::var_os(BACKEND)
+            && !self.arguments.iter().any(|argument| argument == "--backend")
+        {
+            command.arg("--backend").arg(backend);
+        }
         command.stdin(self.stdin.unwrap_or_else(Stdio::null));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = match &self.namespace {

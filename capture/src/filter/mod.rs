@@ -265,7 +265,7 @@ pub(crate) fn sees_tags(expression: &str) -> bool {
 /// `ldh [k]`
 const LOAD_HALF: u16 = 0x28;
 /// `jeq #k`
-const JUMP_IF_EQUAL: u16 = 0x15;
+pub(crate) const JUMP_IF_EQUAL: u16 = 0x15;
 /// `ja k`
 const JUMP: u16 = 0x05;
 /// EtherTypes of VLAN tags: 802.1Q, 802.1ad, and the one that QinQ used before 802.1ad.

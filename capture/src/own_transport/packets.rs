@@ -37,6 +37,13 @@ impl OwnPackets {
         Self { transport, decoder: None, number: 0 }
     }
 
+    /// Returns true if packets must be compared at all. A connection that is made later sends its
+    /// first packet later.
+    #[inline]
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.transport.is_empty()
+    }
+
     /// Returns true if a packet is of our own transport.
     ///
     /// Of a datagram in fragments, the first decides; a fragment that comes before the first one is

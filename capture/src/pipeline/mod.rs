@@ -25,7 +25,7 @@ use crate::flow::{self, Flows};
 use crate::own_transport::{OwnTransport, OwnTuple};
 use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingNumber, RingOptions};
 use crate::savefile::{Probe, Savefile, SavefileOpenError};
-use crate::source::{self, Rest, Source, SourceError, SourceName};
+use crate::source::{self, InterfaceBackend, Rest, Source, SourceError, SourceName};
 use crate::store::{Interface, Store};
 use rate::RateMeter;
 use worker::Worker;
@@ -71,6 +71,8 @@ pub struct Spec {
     /// Bytes in which the kernel keeps packets of an interface until they are fetched; `None` for
     /// [`default_kernel_buffer`].
     pub kernel_buffer: Option<u64>,
+    /// How packets of an interface are received.
+    pub backend: InterfaceBackend,
     /// Serve the decryption secrets in a pcapng savefile or stream.
     pub export_keys: bool,
     /// How packets are grouped into flows.
@@ -103,6 +105,7 @@ impl Spec {
             snaplen: self.snaplen,
             promiscuous: self.promiscuous,
             kernel_buffer: self.kernel_buffer(),
+            backend: self.backend,
             export_keys: self.export_keys,
         })
     }
@@ -221,6 +224,8 @@ struct SharedPipeline {
     condition: Mutex<Condition>,
     /// The last [`INTERRUPTIONS`], oldest first.
     interruptions: Mutex<VecDeque<Interruption>>,
+    /// Of the source that was opened last.
+    backend: Mutex<Option<InterfaceBackend>>,
     rate: RateMeter,
 }
 
@@ -376,6 +381,7 @@ impl Capture {
             shared: Arc::new(SharedPipeline {
                 condition,
                 interruptions: Mutex::default(),
+                backend: Mutex::default(),
                 rate: RateMeter::default(),
             }),
             started: clock::now(),
@@ -438,6 +444,13 @@ impl Capture {
     #[must_use]
     pub fn interruptions(&self) -> Vec<Interruption> {
         self.shared.interruptions.lock().iter().cloned().collect()
+    }
+
+    /// How packets of its interface are received; `None` for other sources, and before the interface
+    /// was there.
+    #[must_use]
+    pub fn backend(&self) -> Option<InterfaceBackend> {
+        *self.shared.backend.lock()
     }
 
     /// The connections of this process whose packets the capture leaves out: none unless it is one

@@ -150,6 +150,7 @@ impl Worker {
         shared: &Arc<SharedPipeline>,
     ) -> io::Result<()> {
         let control = SourceControl::new()?;
+        *shared.backend.lock() = source.as_ref().and_then(|source| source.backend());
         let Self::Idle { writer, .. } = std::mem::replace(self, Self::Broken) else {
             return Ok(());
         };
@@ -324,7 +325,8 @@ impl Filling {
             None => (clock::now(), None),
         };
         self.shared.resumed(now);
-        if source.is_some() {
+        if let Some(source) = &source {
+            *self.shared.backend.lock() = source.backend();
             writer.source_found(now);
             self.shared.set(CaptureState::Running, None);
         }

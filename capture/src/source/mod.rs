@@ -14,6 +14,7 @@ mod kinds;
 mod link_counters;
 mod namespace;
 mod network;
+mod packet_v3;
 mod patience;
 mod stdin;
 mod stream_metadata;
@@ -52,6 +53,11 @@ pub trait Source: std::fmt::Debug + Send {
 
     /// The state of the source while its capture is stopped.
     fn rest(&self) -> Rest;
+
+    /// How packets are received, if the source is an interface.
+    fn backend(&self) -> Option<InterfaceBackend> {
+        None
+    }
 
     /// Returns true if the source has all it needs. A source that has to connect first returns
     /// false, and reports its peer with [`Observer::back`].
@@ -141,8 +147,42 @@ pub struct SourceOptions<'a> {
     /// Bytes in which the kernel keeps packets of an interface until they are fetched. The maximum
     /// is 2 GiB.
     pub kernel_buffer: u64,
+    /// How packets of an interface are received.
+    pub backend: InterfaceBackend,
     /// Keep the decryption secrets in a pcapng stream.
     pub export_keys: bool,
+}
+
+/// How packets of an interface are received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InterfaceBackend {
+    /// Through a packet socket of this program, packet(7). Interfaces that are not Ethernet, and
+    /// devices that are no interfaces, are received through libpcap.
+    #[default]
+    AfPacket,
+    /// Through libpcap.
+    Libpcap,
+}
+
+impl InterfaceBackend {
+    /// All of them, as they are written.
+    pub const WORDS: [&str; 2] = ["af_packet", "libpcap"];
+
+    /// The backend that is written like this.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::AfPacket, Self::Libpcap].into_iter().find(|backend| backend.word() == word)
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        let [af_packet, libpcap] = Self::WORDS;
+        match self {
+            Self::AfPacket => af_packet,
+            Self::Libpcap => libpcap,
+        }
+    }
 }
 
 /// Why a source cannot be opened, or has failed.
@@ -175,6 +215,12 @@ pub enum SourceError {
     /// The process is not allowed to open a packet socket.
     #[error("{name}: no permission to capture (run as root, or give the program CAP_NET_RAW)")]
     NotPermitted {
+        /// The interface.
+        name: String,
+    },
+    /// The interface is down.
+    #[error("{name}: the interface is down (ip link set {name} up)")]
+    Down {
         /// The interface.
         name: String,
     },
@@ -275,6 +321,7 @@ impl SourceError {
         match self {
             Self::NoInterface { advice, .. } => Self::NoInterface { name, advice },
             Self::NotPermitted { .. } => Self::NotPermitted { name },
+            Self::Down { .. } => Self::Down { name },
             Self::Libpcap { why, .. } => Self::Libpcap { name, why },
             Self::LinkType { dlt, .. } => Self::LinkType { name, dlt },
             Self::System { error, .. } => Self::System { name, error },

@@ -1,13 +1,14 @@
 //! `pcapfs init`: adds a capture to a tree that is mounted.
 
 use capture::pipeline::is_alias;
+use capture::source::InterfaceBackend;
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
 use super::client::{self, DaemonSocket};
 use crate::candidates;
 use crate::control::messages::InitRequest;
-use crate::daemon::options::{kernel_buffer, mode, number};
+use crate::daemon::options::{backend, kernel_buffer, mode, number};
 use crate::failure::Failure;
 use crate::output;
 use crate::sources;
@@ -40,6 +41,11 @@ pub(super) struct Init {
     /// [default: as the daemon's --kernel-buffer]
     #[arg(long, value_name = "SIZE", value_parser = kernel_buffer, allow_hyphen_values = true)]
     pub(super) kernel_buffer: Option<u64>,
+
+    /// How packets are received: through a packet socket, or through libpcap
+    /// [default: as the daemon's --backend]
+    #[arg(long, value_name = "BACKEND", value_parser = backend())]
+    pub(super) backend: Option<InterfaceBackend>,
 
     /// Maximum number of bytes to keep of one packet [default: as the daemon's --snaplen]
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| number(text, 1..=262_144),
@@ -88,6 +94,7 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
         mode: init.mode,
         promiscuous: init.no_promiscuous.then_some(false),
         kernel_buffer: init.kernel_buffer,
+        backend: init.backend.map(|backend| backend.word().to_owned()),
     };
     let answer = client::with(daemon, |mut client| async move {
         client.init(request).await.map_err(client::failure)

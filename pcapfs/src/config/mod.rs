@@ -249,6 +249,9 @@ impl ConfigurationReader<'_> {
             }
             settings.kernel_buffer = Some(given);
         }
+        if let Some(backend) = &raw.backend {
+            settings.backend = backend.get_ref().0;
+        }
         if let Some(export_keys) = &raw.export_keys {
             settings.export_keys = *export_keys.get_ref();
         }

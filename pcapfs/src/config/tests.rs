@@ -1,5 +1,6 @@
 //! Configurations, and the errors for wrong ones.
 
+use capture::source::InterfaceBackend;
 use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
 
@@ -12,6 +13,7 @@ fn base() -> CaptureSettings {
         precision: Precision::Nano,
         ring: None,
         kernel_buffer: None,
+        backend: InterfaceBackend::default(),
         export_keys: true,
         flows: flow::FlowOptions::default(),
         permissions: Permissions { uid: 0, gid: 0, mode: 0o750 },
@@ -79,7 +81,7 @@ fn every_setting_is_read() {
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
          [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
-         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nexport_keys = false\n\
+         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nbackend = \"libpcap\"\nexport_keys = false\n\
          precision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
          mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\nvlan_flows = false\noverlap = \"last\"\nurgent = \"inline\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
@@ -93,6 +95,8 @@ fn every_setting_is_read() {
     assert_eq!((spec.snaplen, spec.ring_size), (100, 1 << 20));
     assert!(!spec.promiscuous && any.spec.promiscuous);
     assert_eq!((spec.kernel_buffer, any.spec.kernel_buffer), (Some(3 << 20), None));
+    let backends = [spec.backend, any.spec.backend];
+    assert_eq!(backends, [InterfaceBackend::Libpcap, InterfaceBackend::AfPacket]);
     assert_eq!((spec.precision, &spec.ring_dir), (Precision::Micro, &PathBuf::from("/r")));
     assert_eq!(web.permissions, Permissions { uid: 7, gid: 0, mode: 0o770 });
     let limits = spec.flows.limits;
@@ -102,7 +106,7 @@ fn every_setting_is_read() {
     let urgent = [spec.flows.urgent, any.spec.flows.urgent];
     assert_eq!(urgent, [Urgent::Inline, Urgent::OutOfBand]);
     assert!(!spec.export_keys && any.spec.export_keys);
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 26));
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 27));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);
@@ -128,6 +132,7 @@ fn mistakes_have_a_line_and_a_remedy() {
         (capture("snaplen = \"many\""), &["f.toml:4: ", "'many' is no size", "64M"]),
         (capture("snaplen = 0"), &["f.toml:4: ", "snaplen: 0", "262144"]),
         (capture("kernel_buffer = \"4G\""), &["f.toml:4: ", "kernel_buffer: 4294967296", "2047M"]),
+        (capture("backend = \"xdp\""), &["f.toml:4: ", "'xdp'", "\"af_packet\" or \"libpcap\""]),
         (capture("snaplen = 262145"), &["f.toml:4: ", "262145"]),
         (capture("ring = \"64X\""), &["f.toml:4: ", "'64X' is no size"]),
         (capture("ring = -5"), &["f.toml:4: ", "-5 is below 0"]),

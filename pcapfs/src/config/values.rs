@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use capture::source::InterfaceBackend;
 use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -26,6 +27,10 @@ pub(super) enum UserOrGroup {
 /// [`Precision`], as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PrecisionWord(pub(super) Precision);
+
+/// [`InterfaceBackend`], as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct BackendWord(pub(super) InterfaceBackend);
 
 /// [`Policy`], as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +82,7 @@ macro_rules! written {
     )*};
 }
 
-written!(Size, Mode, UserOrGroup, PrecisionWord, OverlapWord, UrgentWord);
+written!(Size, Mode, UserOrGroup, PrecisionWord, BackendWord, OverlapWord, UrgentWord);
 
 impl Written for Size {
     const EXPECTED: &str = "a size, such as \"64M\"";
@@ -123,6 +128,19 @@ impl Written for UserOrGroup {
         // The largest number means "no change" to chown(2).
         let id = u32::try_from(number).ok().filter(|id| *id != u32::MAX);
         id.map(Self::Number).ok_or_else(|| format!("{number} is no user or group"))
+    }
+}
+
+impl Written for BackendWord {
+    const EXPECTED: &str = "\"af_packet\" or \"libpcap\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let backend = InterfaceBackend::parse(word).map(Self);
+        backend.ok_or_else(|| format!("'{word}' is no backend (write {})", Self::EXPECTED))
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
     }
 }
 

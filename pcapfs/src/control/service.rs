@@ -158,6 +158,7 @@ impl control_server::Control for Service {
             mode: asked.mode,
             promiscuous: asked.promiscuous,
             kernel_buffer: asked.kernel_buffer,
+            backend: asked.backend,
         };
         let made = carry_out(&self.registry, peer, move |registry, peer| {
             registry.init(&peer.caller, &order)

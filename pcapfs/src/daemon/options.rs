@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use capture::source::InterfaceBackend;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::engine::ArgValueCandidates;
@@ -71,6 +72,11 @@ pub(crate) struct MountArguments {
     /// or G [default: half of --ring, no more than 22M, all captures together 352M]
     #[arg(long, value_name = "SIZE", value_parser = kernel_buffer, allow_hyphen_values = true)]
     pub(crate) kernel_buffer: Option<u64>,
+
+    /// How packets of interfaces are received: through a packet socket, or through libpcap, which
+    /// also receives what is not Ethernet
+    #[arg(long, value_name = "BACKEND", value_parser = backend(), default_value = "af_packet")]
+    pub(crate) backend: InterfaceBackend,
 
     /// Where programs that steer the daemon connect, as typed before the command or after it.
     #[arg(skip)]
@@ -183,6 +189,12 @@ pub(crate) fn kernel_buffer(text: &str) -> Result<u64, String> {
     } else {
         Err(format!("{size} bytes are not possible (at least 512K, at most 2047M)"))
     }
+}
+
+/// Reads the word of `--backend`.
+pub(crate) fn backend() -> impl TypedValueParser<Value = InterfaceBackend> {
+    PossibleValuesParser::new(InterfaceBackend::WORDS)
+        .map(|word| InterfaceBackend::parse(&word).unwrap_or_default())
 }
 
 /// Reads the bits of `--mode`.

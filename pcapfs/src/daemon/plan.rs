@@ -102,6 +102,7 @@ pub(super) fn settings(options: &MountArguments) -> Result<CaptureSettings, Stri
         precision: Precision::Nano,
         ring: options.ring,
         kernel_buffer: options.kernel_buffer,
+        backend: options.backend,
         export_keys: true,
         flows: flow_options(options)?,
         permissions: permissions(options)?,
@@ -198,6 +199,7 @@ fn absolute(source: SourceName) -> SourceName {
 mod tests {
     use std::path::PathBuf;
 
+    use capture::source::InterfaceBackend;
     use protocol::tcp::{Policy, Urgent};
 
     use super::*;
@@ -214,6 +216,7 @@ mod tests {
             ring: None,
             ring_dir: None,
             kernel_buffer: None,
+            backend: InterfaceBackend::default(),
             socket: None,
             state: None,
             fresh: false,

@@ -6,6 +6,7 @@ use capture::clock;
 use capture::flow;
 use capture::own_transport::{OwnTransport, OwnTuple};
 use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
+use capture::source::InterfaceBackend;
 use protocol::json;
 use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
@@ -29,6 +30,7 @@ struct CaptureStatus<'a> {
     aliases: Vec<String>,
     source: String,
     interface: Option<String>,
+    backend: Option<&'static str>,
     filter: Option<&'a str>,
     state: CaptureState,
     error: Option<String>,
@@ -194,6 +196,7 @@ pub(crate) fn of_capture(
         aliases,
         source: spec.source.to_string(),
         interface: interface.and_then(|interface| interface.name),
+        backend: capture.backend().map(InterfaceBackend::word),
         filter: spec.filter.as_deref(),
         state: condition.state,
         error: condition.error,

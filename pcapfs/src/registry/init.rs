@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capture::pipeline::{DEFAULT_SNAPLEN, is_alias};
 use capture::ring::{Geometry, Permissions};
-use capture::source::SourceName;
+use capture::source::{InterfaceBackend, SourceName};
 
 use super::{Origin, Planned, Refusal, Registry, forget_ring, not_kept};
 use crate::fs::access::{Caller, PermissionBit};
@@ -32,6 +32,8 @@ pub(crate) struct InitOrder {
     pub(crate) promiscuous: Option<bool>,
     /// Bytes.
     pub(crate) kernel_buffer: Option<u64>,
+    /// As it is written.
+    pub(crate) backend: Option<String>,
 }
 
 impl InitOrder {
@@ -46,6 +48,12 @@ impl InitOrder {
         settings.snaplen = self.snaplen.unwrap_or(settings.snaplen);
         settings.promiscuous = self.promiscuous.unwrap_or(settings.promiscuous);
         settings.kernel_buffer = self.kernel_buffer.or(settings.kernel_buffer);
+        if let Some(word) = &self.backend {
+            let words = InterfaceBackend::WORDS.join(" or ");
+            settings.backend = InterfaceBackend::parse(word).ok_or_else(|| {
+                Refusal::Wrong(format!("--backend {word}: no such backend (write {words})"))
+            })?;
+        }
         if let Some(given) = self.kernel_buffer.filter(|given| !KERNEL_BUFFERS.contains(given)) {
             let why = format!("--kernel-buffer: {given} bytes are not in 512K to 2047M");
             return Err(Refusal::Wrong(why));
@@ -141,6 +149,9 @@ impl Registry {
             if order.kernel_buffer.is_some() {
                 notes.push(format!("the kernel's buffer is that of {}", entry.alias()));
             }
+            if order.backend.is_some() {
+                notes.push(format!("the backend is that of {}", entry.alias()));
+            }
             let note = (!notes.is_empty()).then(|| notes.join("; "));
             return Ok(Initialised { entry, alias, is_alias: true, note });
         }
@@ -156,6 +167,7 @@ impl Registry {
             ring: spec.ring_size,
             is_default_ring: spec.is_default_ring,
             kernel_buffer: spec.kernel_buffer,
+            backend: order.backend.clone(),
             permissions: permissions.into(),
         };
         let planned =

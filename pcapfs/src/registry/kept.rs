@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Weak;
 
 use capture::pipeline::is_alias;
-use capture::source::SourceName;
+use capture::source::{InterfaceBackend, SourceName};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::rings::with_rings;
@@ -33,6 +33,11 @@ impl Registry {
                 precision: saved.precision.into(),
                 ring: (!saved.is_default_ring).then_some(saved.ring),
                 kernel_buffer: saved.kernel_buffer.or(settings.kernel_buffer),
+                // A word of another version counts as none.
+                backend: saved
+                    .backend
+                    .and_then(|word| InterfaceBackend::parse(&word))
+                    .unwrap_or(settings.backend),
                 ..settings.clone()
             };
             let source = match sources::parse(&saved.interface) {

@@ -89,6 +89,9 @@ pub(super) struct SavedCapture {
     /// Bytes; `None` for a share of the common buffer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) kernel_buffer: Option<u64>,
+    /// As it is written; `None` for the daemon's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) backend: Option<String>,
     pub(super) permissions: SavedPermissions,
 }
 
@@ -396,6 +399,7 @@ mod tests {
             ring: 64 << 20,
             is_default_ring: false,
             kernel_buffer: Some(4 << 20),
+            backend: Some("libpcap".to_owned()),
             permissions: Permissions { uid: 1, gid: 2, mode: 0o750 }.into(),
         }
     }

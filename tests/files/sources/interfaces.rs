@@ -230,3 +230,132 @@ fn the_kernel_buffer_of_a_capture_made_by_init_is_as_was_asked_for_and_kept() {
     let daemon = mount().capture("a", "lo udp port 1").start();
     wait_until("it is there again", 10, || kernel_buffers(&daemon) == 4 << 20);
 }
+
+/// Frames with no, one and two tags, of a protocol that no host answers.
+fn tagged_frames() -> Vec<Vec<u8>> {
+    let frame = |tags: &[(u16, u16)], mark: u8| {
+        let payload = ::frames::ip([10, 0, 0, 1].into(), [10, 0, 0, 2].into(), 253, &[mark; 40]);
+        ::frames::ethernet(tags, ::frames::IPV4, &payload)
+    };
+    vec![
+        frame(&[], 1),
+        frame(&[(0x8100, 0xa007)], 2),
+        frame(&[(0x88a8, 5), (0x8100, 7)], 3),
+        frame(&[(0x8100, 9)], 4),
+    ]
+}
+
+#[test]
+fn packets_of_all_interfaces_keep_their_tags() {
+    skip_unless!(root, "python3", "tshark");
+    let net = Net::new();
+    let mount = Mount::new().inside(&net.a).args(["--backend", "af_packet"]);
+    let daemon = mount.capture("any", "any").start();
+    daemon.wait_state("any", "running");
+    let sent = tagged_frames();
+    net.send_frames(&sent);
+    daemon.wait_stored("any", sent.len() as u64);
+    let path = daemon.path("any/replay.pcap");
+    let bytes = fs::read(&path).unwrap();
+    for ((_, link_type, _, length, data), frame) in
+        packets_of("replay.pcap", &bytes).iter().zip(&sent)
+    {
+        assert_eq!(
+            (*link_type, *length as usize, data.len()),
+            (276, frame.len() + 6, frame.len() + 6)
+        );
+        assert_eq!((&data[..2], &data[20..]), (&frame[12..14], &frame[14..]));
+        // The address of the sender, and its length.
+        assert_eq!(data[11..18], [&[6], &frame[6..12]].concat());
+    }
+    let mut tshark = tool("tshark");
+    tshark.arg("-r").arg(&path).args(["-T", "fields", "-e", "ieee8021ad.id", "-e", "vlan.id"]);
+    tshark.args(["-e", "ip.proto"]);
+    let read = run(&mut tshark, 20).success();
+    assert_eq!(
+        read.text().lines().collect::<Vec<_>>(),
+        ["\t\t253", "\t7\t253", "5\t7\t253", "\t9\t253"]
+    );
+}
+
+#[test]
+fn the_loopback_interface_shows_each_packet_once() {
+    skip_unless!(root);
+    let namespace = Namespace::new();
+    let daemon = Mount::new()
+        .inside(&namespace)
+        .capture("lo", "lo udp dst port 40001")
+        .capture("any", "any udp dst port 40001")
+        .capture("plain", "lo")
+        .start();
+    let aliases = ["lo", "any", "plain"];
+    for alias in aliases {
+        daemon.wait_state(alias, "running");
+    }
+    namespace.run(|| {
+        let listener = UdpSocket::bind(("127.0.0.1", frame::PORT)).unwrap();
+        let sender = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        for sequence in 1..=20 {
+            sender.send_to(&frame::payload(sequence, 100), listener.local_addr().unwrap()).unwrap();
+        }
+    });
+    for alias in aliases {
+        daemon.wait_stored(alias, 20);
+        let bytes = fs::read(daemon.path(alias).join("replay.pcap")).unwrap();
+        assert_eq!(check_prefix(&bytes).unwrap().whole(), Vec::from_iter(1..=20), "{alias}");
+        assert_eq!(daemon.count(alias, "/packets/seen"), 20, "{alias}");
+    }
+}
+
+#[test]
+fn an_interface_that_is_down_is_named_with_a_remedy_and_one_that_vanishes_then_is_missed() {
+    skip_unless!(root, "ip");
+    let net = Net::new();
+    let link = |state: &str| ip(&["-n", net.a.name(), "link", "set", Net::DEVICE, state]);
+    link("down");
+    let mount = || Mount::new().inside(&net.a).capture(ALIAS, Net::DEVICE);
+    let refused = mount().try_start().expect_err("it is down");
+    assert_eq!((refused.status.code(), refused.left_mounted), (Some(1), false));
+    let remedy = "wire-a: the interface is down (ip link set wire-a up)";
+    assert!(refused.stderr.contains(remedy), "{}", refused.stderr);
+    link("up");
+    let daemon = mount().start();
+    daemon.wait_state(ALIAS, "running");
+    link("down");
+    // The socket has said so, and says nothing when the interface vanishes.
+    net.unplug();
+    daemon.wait_state(ALIAS, "retrying");
+    net.plug();
+    daemon.wait_state(ALIAS, "running");
+    net.sender(100).send(5);
+    daemon.wait_stored(ALIAS, 5);
+}
+
+#[test]
+fn the_backend_is_as_was_asked_for_and_kept_and_what_is_not_ethernet_has_libpcap() {
+    skip_unless!(root, "ip");
+    let namespace = Namespace::new();
+    ip(&["-n", namespace.name(), "tuntap", "add", "dev", "tun9", "mode", "tun"]);
+    ip(&["-n", namespace.name(), "link", "set", "tun9", "up"]);
+    let rings = tempfile::tempdir_in("/dev/shm").unwrap();
+    let mount = || {
+        let mount = Mount::new().inside(&namespace).ring_dir(rings.path()).ring("512K");
+        mount.args(["--backend", "af_packet"]).capture("own", "lo").capture("tun", "tun9")
+    };
+    let mut daemon = mount().start();
+    let _ = daemon.verb(["init", "lo", "udp port 2", "--alias", "other", "--backend", "libpcap"]);
+    let same = run(&mut daemon.command(["init", "lo", "--backend", "libpcap"]), 10);
+    assert!(same.stderr.contains("the backend is that of own"), "{}", same.stderr);
+    let wrong = run(&mut daemon.command(["init", "lo", "udp port 3", "--backend", "xdp"]), 10);
+    assert_eq!(wrong.status.code(), Some(2), "{}", wrong.stderr);
+    let backends = |daemon: &Daemon| {
+        for (alias, backend) in [("own", "af_packet"), ("tun", "libpcap"), ("other", "libpcap")] {
+            daemon.wait_state(alias, "running");
+            assert_eq!(daemon.status(alias)["backend"], backend, "{alias}");
+        }
+        assert_eq!(daemon.status("tun")["linktype"], "RAW");
+    };
+    backends(&daemon);
+    assert!(daemon.terminate().success());
+    backends(&mount().start());
+}

@@ -1,43 +1,39 @@
-//! Live capture from a network interface, through libpcap's mapped packet socket (`TPACKET_V3`).
+//! Live capture from a network interface.
 //!
-//! The kernel fills blocks. It hands a block over when the block is full or [`BLOCK_TIMEOUT_MS`]
-//! old, and each hand-over becomes one batch in the ring. libpcap's immediate mode is not used: it
-//! would fall back to `TPACKET_V2` and a wake-up for each packet.
+//! Ethernet, the loopback interface and all interfaces together are read through a packet socket of
+//! our own ([`packet_v3`](super::packet_v3)), other link types and devices through
+//! [`libpcap_reader`]. Each batch that a reader hands over becomes one batch in the ring. What is
+//! common to both is here: which packets are stored, what is counted, and when the source ends.
 
+mod libpcap_reader;
 mod names;
+mod plan;
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 use nix::poll::PollTimeout;
-use pcap::{Active, Capture, Linktype, Precision as LibpcapPrecision};
+use pcap::{Active, Capture};
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
-use super::control::is_readable;
 use super::link_counters::LinkCounters;
 use super::namespace::{EnteredNamespace, NamespacedInterface};
-use super::{ANY, Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
-use crate::clock;
-use crate::filter::marked::{self, CUT_LEN};
-use crate::filter::{Filter, FilterError, explain, sees_tags};
-use crate::libpcap::{self, Instruction};
-use crate::own_transport::{self, HEADERS_LEN, OwnPackets};
+use super::packet_v3::{PacketReader, QuietSocket};
+use super::{
+    ANY, InterfaceBackend, Observer, Rest, Source, SourceControl, SourceEnd, SourceError,
+    SourceOptions,
+};
+use crate::filter::{Filter, sees_tags};
+use crate::libpcap;
+use crate::own_transport::{self, OwnPackets};
 use crate::ring::{Append, Writer};
+use libpcap_reader::{BLOCK_TIMEOUT, LibpcapReader, open_device};
 use names::is_device;
 pub use names::{InterfaceInfo, interfaces, real_name};
-
-/// Milliseconds after which the kernel hands over a block that is not full: half of the 20 that a
-/// packet may take from the wire to a reader on an idle link.
-const BLOCK_TIMEOUT_MS: i32 = 10;
-
-/// The same timeout as a duration.
-const BLOCK_TIMEOUT: Duration = Duration::from_millis(BLOCK_TIMEOUT_MS.unsigned_abs() as u64);
-
-/// Maximum number of packets between two publications, so that publications are not late on a link
-/// that never pauses.
-const BATCH: usize = 1024;
+pub(super) use plan::FilterPlan;
 
 /// The time between two reads of the interface's and the kernel's counters while packets arrive,
 /// and the maximum time from the last packet to such a read.
@@ -58,29 +54,36 @@ const IDLE_LOOKS: u32 = 3;
 /// packets arrive; on an idle link it is the length of a sleep.
 const NAMESPACE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long packets captured before the filter was in place may arrive: the kernel hands them over
-/// with its first block. The check ends after this time, because clocks are set.
-const STARTING: Duration = Duration::from_secs(1);
+/// Bytes of kernel buffer of a device that is opened to compile a filter only.
+const COMPILER_BUFFER: u64 = 512 << 10;
+
+/// A packet as it was received.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReceivedPacket<'a> {
+    pub(super) time: Timestamp,
+    /// Length on the wire in bytes.
+    pub(super) original_len: u32,
+    /// The kernel has handed over only its first byte, because it has the mark of this process.
+    pub(super) is_cut: bool,
+    /// The captured bytes: `front`, and then `data`. One packet may be in two places.
+    pub(super) front: &'a [u8],
+    pub(super) data: &'a [u8],
+}
 
 /// An open interface.
+#[derive(Debug)]
 pub(super) struct Live {
-    capture: Capture<Active>,
+    reader: InterfaceReader,
     /// The source, for messages.
     name: String,
-    is_device: bool,
     link_type: LinkType,
     snaplen: u32,
-    /// A filter that is too long for the kernel, whose own filter accepts more packets.
+    /// A filter that the kernel does not apply as a whole: its own filter accepts more packets.
     fine: Option<Filter>,
-    /// When the filter was in place, for as long as that matters. The socket has packets from
-    /// before, but none from the moment in which libpcap lets nothing through. So packets from
-    /// before this time are left out; otherwise that moment would be a loss that nothing counts.
-    begun: Option<(Timestamp, Instant)>,
     /// Packets of our own connections; `None` in another namespace, where they are not ours.
     own: Option<OwnPackets>,
-    /// The length of a packet that has our mark, with its cooked header; `None` if marked packets
-    /// come whole.
-    cut_len: Option<usize>,
+    /// Room for a packet in two parts that is to be looked at as a whole.
+    joined: Vec<u8>,
     /// `None` for all interfaces, and for what is no interface.
     counters: Option<LinkCounters>,
     /// The interface's own count of drops at the last read.
@@ -93,23 +96,30 @@ pub(super) struct Live {
     namespace_seen: Instant,
 }
 
+/// The way in which packets are received.
+#[derive(Debug)]
+enum InterfaceReader {
+    PacketV3(Box<PacketReader>),
+    Libpcap(LibpcapReader),
+}
+
+/// A packet socket or a device that was opened in the namespace of a thread.
+enum OpenSocket {
+    /// A socket, and an open device if an expression about VLAN tags must be compiled.
+    PacketV3(QuietSocket, Option<Capture<Active>>),
+    Libpcap(Capture<Active>, LinkType),
+}
+
 /// An interface that is open, in the namespace of the thread that has opened it.
 struct OpenDevice {
-    capture: Capture<Active>,
+    socket: OpenSocket,
     /// Its real name.
     name: String,
-    link_type: LinkType,
     counters: Option<LinkCounters>,
 }
 
-impl std::fmt::Debug for Live {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Live").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 impl Live {
-    /// Opens an interface, or [`ANY`], and starts receiving the packets that pass `filter`.
+    /// Opens an interface, or [`ANY`], and starts receiving the packets that pass the filter.
     ///
     /// `name` may be an alternative name of the interface, or a libpcap device such as `nflog:5`.
     ///
@@ -145,43 +155,38 @@ impl Live {
         options: &SourceOptions<'_>,
         namespace: Option<EnteredNamespace>,
     ) -> Result<Self, SourceError> {
-        let OpenDevice { capture, name: device, link_type, counters } = device;
-        let SourceOptions { filter, snaplen, .. } = *options;
+        let OpenDevice { socket, name: device, counters } = device;
+        let SourceOptions { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
         // Marks and addresses mean something else in another namespace.
         let is_here = namespace.as_ref().is_none_or(EnteredNamespace::is_own);
-        let is_device = is_device(&device);
         let expression = filter.unwrap_or_default();
-        let compiled = if sees_tags(expression) {
-            // Compile it for this socket: on a live socket libpcap asks the kernel for the tag that
-            // was removed from the packet.
-            let program = capture.compile(expression, true).map_err(|error| {
-                FilterError::Compile { expression: expression.to_owned(), why: explain(&error) }
-            })?;
-            Filter::checked(libpcap::instructions(&program), expression).ok_or_else(|| {
-                SourceError::Libpcap { name: name.clone(), why: "filter too long".to_owned() }
-            })?
-        } else {
-            Filter::compile_live(expression, link_type)?
+        let (live, link_type) = match &socket {
+            OpenSocket::PacketV3(socket, compiler) => (compiler.as_ref(), socket.link_type()),
+            OpenSocket::Libpcap(capture, link_type) => {
+                (Some(capture).filter(|_| sees_tags(expression)), *link_type)
+            }
         };
-        // A filter that is too long for the kernel runs here too, over whole packets.
-        let mark = own_transport::mark().filter(|_| is_here && !compiled.is_coarse() && !is_device);
-        let lens = (kernel_snaplen(snaplen), mark);
-        let (begun, is_cut) = set_filter(&capture, &compiled, lens, &name)?;
-        let begun = Some((begun, Instant::now()));
-        let cut_len = cooked_len(link_type) + CUT_LEN as usize;
-        let capture = capture
-            .setnonblock()
-            .map_err(|error| SourceError::Libpcap { name: name.clone(), why: explain(&error) })?;
+        let mut plan = FilterPlan::new(expression, live, link_type, snaplen, &name)?;
+        plan.set_mark(own_transport::mark().filter(|_| is_here && !is_device(&device)));
+        let (reader, is_coarse) = match socket {
+            OpenSocket::PacketV3(socket, _) => {
+                let started = socket.start(&plan, promiscuous, kernel_buffer);
+                let (reader, is_coarse) = started.map_err(|error| refused(&name, error))?;
+                (InterfaceReader::PacketV3(Box::new(reader)), is_coarse)
+            }
+            OpenSocket::Libpcap(capture, link_type) => {
+                let reader = LibpcapReader::new((capture, link_type), &plan, &device, &name)?;
+                (InterfaceReader::Libpcap(reader), plan.is_coarse())
+            }
+        };
         let mut live = Self {
-            capture,
+            reader,
             name,
-            is_device,
             link_type,
             snaplen,
-            fine: compiled.is_coarse().then_some(compiled),
-            begun,
+            fine: is_coarse.then(|| plan.into_filter()),
             own: is_here.then(OwnPackets::new),
-            cut_len: is_cut.then_some(cut_len),
+            joined: Vec::new(),
             interface_drops: 0,
             counters,
             statistics_read: Instant::now(),
@@ -197,51 +202,48 @@ impl Live {
 
     /// Takes the packets that the kernel has handed over, up to a batch, and publishes them.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
-        // On its netlink sockets, libpcap 1.10 takes "no packet" for an error.
-        if self.is_device && !is_readable(self.capture.as_fd()) {
-            return Ok(0);
-        }
-        let snaplen = self.snaplen as usize;
-        self.begun = self.begun.filter(|(_, at)| at.elapsed() < STARTING);
-        let begun = self.begun.map_or_else(Timestamp::default, |(time, _)| time);
+        let Self { reader, joined, fine, own, .. } = self;
+        let (link_type, snaplen) = (self.link_type, self.snaplen as usize);
         let ring = writer.ring().number();
         let mut excluded = 0;
-        let taken = self.capture.dispatch(Some(BATCH), |packet| {
-            let time = &packet.header.ts;
-            // With nanosecond precision libpcap puts nanoseconds into tv_usec. Neither part is ever
-            // negative.
-            let nanoseconds = time
-                .tv_sec
-                .unsigned_abs()
-                .wrapping_mul(1_000_000_000)
-                .wrapping_add(time.tv_usec.unsigned_abs());
-            let time = Timestamp::from_nanoseconds(nanoseconds);
-            if time < begun {
-                return;
-            }
-            let (original_len, len) = (packet.header.len, packet.data.len());
-            // Other packets are only cut to the snaplen, which is longer.
-            if self.cut_len == Some(len) && original_len as usize > len {
+        let take = |packet: ReceivedPacket<'_>| {
+            let ReceivedPacket { time, original_len, is_cut, front, data } = packet;
+            if is_cut {
                 excluded += 1;
                 return;
             }
-            if self.fine.as_ref().is_some_and(|fine| !fine.matches(original_len, packet.data)) {
-                return;
+            if fine.is_some() || own.as_ref().is_some_and(OwnPackets::is_needed) {
+                let whole = joined_of(front, data, joined);
+                if fine.as_ref().is_some_and(|fine| !fine.matches(original_len, whole)) {
+                    return;
+                }
+                let what = (link_type, original_len);
+                if own.as_mut().is_some_and(|own| own.has(ring, what, time, whole)) {
+                    excluded += 1;
+                    return;
+                }
             }
-            let what = (self.link_type, original_len);
-            if self.own.as_mut().is_some_and(|own| own.has(ring, what, time, packet.data)) {
-                excluded += 1;
-                return;
-            }
-            let data = packet.data.get(..snaplen).unwrap_or(packet.data);
+            let front = front.get(..snaplen).unwrap_or(front);
+            let data = data.get(..snaplen - front.len()).unwrap_or(data);
             // The ring counts oversize packets.
-            let (Append::Stored | Append::Oversize) = writer.append(time, original_len, data);
-        });
+            let (Append::Stored | Append::Oversize) =
+                writer.append_joined(time, original_len, [front, data]);
+        };
+        let taken = match reader {
+            InterfaceReader::PacketV3(reader) => {
+                let (taken, damaged) = reader.batch(take);
+                if damaged > 0 {
+                    writer.add_loss(damaged, 0);
+                }
+                if taken > 0 { Ok(taken) } else { reader.failure().map_or(Ok(0), Err) }
+            }
+            InterfaceReader::Libpcap(reader) => reader.batch(take),
+        };
         if excluded > 0 {
             writer.add_excluded(excluded);
         }
         writer.publish();
-        taken.map_err(|error| SourceError::Lost { name: self.name.clone(), why: explain(&error) })
+        taken.map_err(|why| SourceError::Lost { name: self.name.clone(), why })
     }
 
     /// Adds the losses since the last call to the ring's counters.
@@ -281,52 +283,102 @@ impl Live {
 
     fn take_kernel_drops(&mut self) -> u64 {
         // A socket that does not answer is about to fail its next read as well.
-        libpcap::take_kernel_drops(self.capture.as_fd()).unwrap_or(0)
+        libpcap::take_kernel_drops(self.reader.socket()).unwrap_or(0)
     }
 
     /// Waits for packets, for an order, or until `time` is over.
     fn wait(&self, control: &SourceControl, time: Duration) {
-        let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
-        control.wait_for(self.capture.as_fd(), timeout);
+        let time = self.reader.patience().map_or(time, |patience| patience.min(time));
+        // At least a whole millisecond, or poll would not wait at all.
+        let timeout = PollTimeout::try_from(time.max(Duration::from_millis(1)));
+        control.wait_for(self.reader.socket(), timeout.unwrap_or(PollTimeout::MAX));
+    }
+}
+
+/// The bytes of a packet as a whole; `room` is for those of two parts.
+fn joined_of<'a>(front: &[u8], data: &'a [u8], room: &'a mut Vec<u8>) -> &'a [u8] {
+    if front.is_empty() {
+        return data;
+    }
+    room.clear();
+    room.extend_from_slice(front);
+    room.extend_from_slice(data);
+    room
+}
+
+/// The error for a packet socket that the system refuses.
+fn refused(name: &str, error: io::Error) -> SourceError {
+    let name = name.to_owned();
+    match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => SourceError::NotPermitted { name },
+        Some(libc::ENETDOWN) => SourceError::Down { name },
+        _ => SourceError::System { name, error },
+    }
+}
+
+impl InterfaceReader {
+    fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::PacketV3(reader) => reader.socket(),
+            Self::Libpcap(reader) => reader.socket(),
+        }
+    }
+
+    /// Maximum time to wait for packets, if it is limited.
+    fn patience(&self) -> Option<Duration> {
+        match self {
+            Self::PacketV3(reader) => reader.patience(),
+            Self::Libpcap(_) => None,
+        }
+    }
+
+    /// Maximum time for which the kernel keeps packets back.
+    fn delay(&self) -> Duration {
+        match self {
+            Self::PacketV3(reader) => reader.delay(),
+            Self::Libpcap(_) => BLOCK_TIMEOUT,
+        }
     }
 }
 
 impl OpenDevice {
     /// Opens an interface, or [`ANY`], in the namespace of this thread.
     fn open(name: &str, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
-        let SourceOptions { snaplen, promiscuous, kernel_buffer, .. } = *options;
         let name = real_name(name)?;
-        let libpcap_error =
-            |error: &pcap::Error| SourceError::Libpcap { name: name.clone(), why: explain(error) };
-        let inactive = Capture::from_device(name.as_str())
-            .map_err(|error| libpcap_error(&error))?
-            .promisc(promiscuous && name != ANY)
-            .snaplen(i32::try_from(kernel_snaplen(snaplen)).unwrap_or(i32::MAX))
-            .timeout(BLOCK_TIMEOUT_MS)
-            .buffer_size(i32::try_from(kernel_buffer).unwrap_or(i32::MAX))
-            .precision(LibpcapPrecision::Nano);
-        let mut capture = inactive.open().map_err(|error| {
-            let why = explain(&error);
-            if why.contains("ermi") && (why.contains("CAP_NET_RAW") || why.contains("permitted")) {
-                SourceError::NotPermitted { name: name.clone() }
-            } else {
-                SourceError::Libpcap { name: name.clone(), why }
-            }
-        })?;
-        if name == ANY {
-            // Version 2 has the interface of each packet. Where version 2 is not available, libpcap
-            // uses version 1 by default.
-            let _ = capture.set_datalink(Linktype(LinkType::LINUX_SLL2.to_dlt()));
-        }
-        let dlt = capture.get_datalink().0;
-        let link_type = LinkType::from_dlt(dlt)
-            .ok_or_else(|| SourceError::LinkType { name: name.clone(), dlt })?;
         let index = if_nametoindex(name.as_str()).ok();
+        let socket = Self::open_socket(&name, index, options)?;
         let counters = index
             .map(LinkCounters::open)
             .transpose()
             .map_err(|errno| SourceError::System { name: name.clone(), error: errno.into() })?;
-        Ok(Self { capture, name, link_type, counters })
+        Ok(Self { socket, name, counters })
+    }
+
+    fn open_socket(
+        name: &str,
+        index: Option<u32>,
+        options: &SourceOptions<'_>,
+    ) -> Result<OpenSocket, SourceError> {
+        let interface = index.map(|index| (name, index));
+        let is_ours =
+            options.backend == InterfaceBackend::AfPacket && (interface.is_some() || name == ANY);
+        if is_ours
+            && let Some(socket) =
+                QuietSocket::open(interface).map_err(|error| refused(name, error))?
+        {
+            let compiler = sees_tags(options.filter.unwrap_or_default()).then(|| {
+                let small = SourceOptions {
+                    promiscuous: false,
+                    kernel_buffer: COMPILER_BUFFER,
+                    ..*options
+                };
+                open_device(name, &small, options.snaplen).map(|(capture, _)| capture)
+            });
+            return Ok(OpenSocket::PacketV3(socket, compiler.transpose()?));
+        }
+        let snaplen = options.snaplen.max(own_transport::HEADERS_LEN);
+        let (capture, link_type) = open_device(name, options, snaplen)?;
+        Ok(OpenSocket::Libpcap(capture, link_type))
     }
 }
 
@@ -337,6 +389,13 @@ impl Source for Live {
 
     fn rest(&self) -> Rest {
         Rest::Closed
+    }
+
+    fn backend(&self) -> Option<InterfaceBackend> {
+        Some(match self.reader {
+            InterfaceReader::PacketV3(_) => InterfaceBackend::AfPacket,
+            InterfaceReader::Libpcap(_) => InterfaceBackend::Libpcap,
+        })
     }
 
     /// Also calls [`Observer::tick`] every few seconds on an idle link.
@@ -363,72 +422,12 @@ impl Source for Live {
             }
         }
         // The packets that the kernel has collected so far come with its next blocks.
-        let deadline = Instant::now() + 2 * BLOCK_TIMEOUT;
+        let deadline = Instant::now() + 2 * self.reader.delay();
         while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            // At least a whole millisecond, or poll would not wait at all.
-            self.wait(control, left.max(Duration::from_millis(1)));
+            self.wait(control, left);
             self.batch(writer)?;
         }
         self.account(writer);
         Ok(SourceEnd::Stopped)
     }
-}
-
-/// Sets the filter of a socket that has been open for a while. Returns the time from which all
-/// packets have passed the filter, and whether packets with `mark` are [cut](marked).
-fn set_filter(
-    capture: &Capture<Active>,
-    filter: &Filter,
-    (snaplen, mark): (u32, Option<u32>),
-    name: &str,
-) -> Result<(Timestamp, bool), SourceError> {
-    let program = filter.program(snaplen);
-    let refused = |why: String| SourceError::Libpcap { name: name.to_owned(), why };
-    let in_kernel = |program: &[Instruction]| {
-        libpcap::set_kernel_filter(capture.as_fd(), program)
-            .map_err(|error| refused(format!("the kernel does not take the filter: {error}")))
-    };
-    let cut = |program: Vec<Instruction>| mark.and_then(|mark| marked::cut(program, mark));
-    if filter.asks_the_kernel() {
-        if let Some(begun) = cut(program.clone()).and_then(|program| in_kernel(&program).ok()) {
-            return Ok((begun, true));
-        }
-        return Ok((in_kernel(&program)?, false));
-    }
-    libpcap::set_filter(capture, &program).map_err(refused)?;
-    // As libpcap has changed it for the socket.
-    let attached = libpcap::attached(capture.as_fd()).ok();
-    if let Some(program) = attached.and_then(cut) {
-        if program.len() == marked::LEN + 1 {
-            // All packets match, before and after.
-            let is_cut = libpcap::attach(capture.as_fd(), &program).is_ok();
-            return Ok((clock::now(), is_cut));
-        }
-        // libpcap runs its program itself over packets that came before, and one byte would not
-        // pass.
-        let all = [Instruction::returning(snaplen)];
-        if libpcap::set_filter(capture, &all).is_ok()
-            && let Ok(begun) = in_kernel(&program)
-        {
-            return Ok((begun, true));
-        }
-        libpcap::set_filter(capture, &filter.program(snaplen)).map_err(refused)?;
-    }
-    Ok((clock::now(), false))
-}
-
-/// Bytes that libpcap puts before each packet of a link type, and that filters do not see
-/// (`SLL_HDR_LEN` and `SLL2_HDR_LEN` of `pcap/sll.h`).
-fn cooked_len(link_type: LinkType) -> usize {
-    match link_type {
-        LinkType::LINUX_SLL => 16,
-        LinkType::LINUX_SLL2 => 20,
-        _ => 0,
-    }
-}
-
-/// Bytes that the kernel keeps of a packet: enough to recognize our own packets. What is stored is
-/// cut to the snaplen.
-fn kernel_snaplen(snaplen: u32) -> u32 {
-    snaplen.max(HEADERS_LEN)
 }
