@@ -10,9 +10,12 @@ export default defineConfig({
   base: "/",
   plugins: [
     solid(),
-    { name: "notice", generateBundle() {
-      this.emitFile({ type: "asset", fileName: "NOTICE.txt", source: notice() });
-    } },
+    {
+      name: "notice",
+      generateBundle() {
+        this.emitFile({ type: "asset", fileName: "NOTICE.txt", source: notice() });
+      },
+    },
     { name: "manifest", closeBundle: writeManifest },
   ],
   build: {

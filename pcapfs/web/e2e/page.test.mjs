@@ -48,7 +48,9 @@ test("the page paints within 300 ms", async () => {
   while (paints.length < 10) {
     await at("", async (page) => {
       await page.locator(".state-running").waitFor();
-      paints.push(await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime));
+      paints.push(
+        await page.evaluate(() => performance.getEntriesByName("first-contentful-paint")[0]?.startTime),
+      );
     });
   }
   console.log(`first contentful paint, ms: ${paints.map(Math.round).join(" ")}`);
@@ -66,7 +68,11 @@ test("a flow appears while one looks, is filtered and opened", async () => {
     await page.keyboard.press("Control+a");
     await page.keyboard.type(`port:${world.port} app:http`);
     await row(page, "1 request").first().click();
-    await page.getByRole("grid", { name: "Packets of the flow" }).getByText("SYN", { exact: true }).first().waitFor();
+    await page
+      .getByRole("grid", { name: "Packets of the flow" })
+      .getByText("SYN", { exact: true })
+      .first()
+      .waitFor();
     const drawn = await page.locator(".timeline-canvas").evaluate((canvas) => {
       const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
       return data.some((value) => value !== 0);
@@ -75,7 +81,10 @@ test("a flow appears while one looks, is filtered and opened", async () => {
     await page.getByRole("tab", { name: "Files" }).click();
     await page.getByRole("link", { name: "packets.pcap" }).waitFor();
     await page.screenshot({ path: join(artefacts, "flow.png") });
-    const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Packets", exact: true }).click()]);
+    const [saved] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("link", { name: "Packets", exact: true }).click(),
+    ]);
     const magic = readFileSync(await saved.path()).readUInt32LE(0);
     assert.ok([0xa1b23c4d, 0xa1b2c3d4].includes(magic), magic.toString(16));
   });
@@ -84,7 +93,11 @@ test("a flow appears while one looks, is filtered and opened", async () => {
 test("a transaction: headers, JSON, a picture, downloads", async () => {
   await at("#/web/http", async (page) => {
     await page.locator(".link-open").waitFor();
-    await world.fetch("/data.json", { method: "POST", headers: { "x-quote": "it's", "content-type": "text/plain" }, body: "@/etc/passwd" });
+    await world.fetch("/data.json", {
+      method: "POST",
+      headers: { "x-quote": "it's", "content-type": "text/plain" },
+      body: "@/etc/passwd",
+    });
     await world.fetch("/picture.png");
     await row(page, "/data.json").first().click();
     await page.getByText("x-quote").waitFor();
@@ -101,9 +114,15 @@ test("a transaction: headers, JSON, a picture, downloads", async () => {
     const frame = page.frameLocator("iframe.picture");
     await frame.locator("img").waitFor();
     await page.screenshot({ path: join(artefacts, "http.png") });
-    const [body] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "Body" }).click()]);
+    const [body] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("link", { name: "Body" }).click(),
+    ]);
     assert.deepEqual(readFileSync(await body.path()), PICTURE);
-    const [archive] = await Promise.all([page.waitForEvent("download"), page.getByRole("link", { name: "HAR" }).click()]);
+    const [archive] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("link", { name: "HAR" }).click(),
+    ]);
     assert.equal(JSON.parse(readFileSync(await archive.path(), "utf8")).log.entries[0].response.status, 200);
     await page.getByLabel("Filter").fill("status:404");
     await page.getByText("No transaction matches the filter.").waitFor();
@@ -113,7 +132,9 @@ test("a transaction: headers, JSON, a picture, downloads", async () => {
 test("what packets say is text and nothing else", async () => {
   await at("#/web/http", async (page) => {
     await page.locator(".link-open").waitFor();
-    await world.fetch("/attack", { headers: { "x-sent": ATTACK, "user-agent": "</script><script>window.attacked=1</script>" } });
+    await world.fetch("/attack", {
+      headers: { "x-sent": ATTACK, "user-agent": "</script><script>window.attacked=1</script>" },
+    });
     await row(page, "/attack").first().click();
     await page.getByText(ATTACK).first().waitFor();
     await page.getByRole("tab", { name: /^Response/ }).click();
@@ -170,14 +191,18 @@ test("a capture is stopped and started", async () => {
 
 test("another user sees what the bits let him see", async () => {
   const server = await world.startWebOfOther();
-  await at("", async (page) => {
-    await page.getByText("There are no captures that you may read.").waitFor();
-    world.letOthersRead();
-    await page.reload();
-    await page.getByRole("link", { name: "web", exact: true }).first().click();
-    await page.locator(".capture-bar .state-running").waitFor();
-    assert.equal(await page.getByRole("button", { name: "Stop web" }).count(), 0);
-  }, { server });
+  await at(
+    "",
+    async (page) => {
+      await page.getByText("There are no captures that you may read.").waitFor();
+      world.letOthersRead();
+      await page.reload();
+      await page.getByRole("link", { name: "web", exact: true }).first().click();
+      await page.locator(".capture-bar .state-running").waitFor();
+      assert.equal(await page.getByRole("button", { name: "Stop web" }).count(), 0);
+    },
+    { server },
+  );
 });
 
 test("a filter that is wrong is refused with its reason, and a right one saves", async () => {
@@ -188,7 +213,10 @@ test("a filter that is wrong is refused with its reason, and a right one saves",
     await page.getByRole("button", { name: "Save", exact: true }).click();
     await page.getByRole("dialog").getByRole("alert").waitFor();
     await page.getByLabel("Filter").fill("tcp");
-    const [saved] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Save", exact: true }).click()]);
+    const [saved] = await Promise.all([
+      page.waitForEvent("download"),
+      page.getByRole("button", { name: "Save", exact: true }).click(),
+    ]);
     assert.equal(readFileSync(await saved.path()).readUInt32LE(0), 0x0a0d0d0a);
   });
 });
@@ -226,10 +254,11 @@ test("the daemon goes away and comes back", async () => {
 test("a page that is hidden has no event stream, and goes on when it is seen", async () => {
   await at("#/web/http", async (page) => {
     await page.locator(".link-open").waitFor();
-    const see = (hidden) => page.evaluate((value) => {
-      Object.defineProperty(document, "hidden", { configurable: true, get: () => value });
-      document.dispatchEvent(new Event("visibilitychange"));
-    }, hidden);
+    const see = (hidden) =>
+      page.evaluate((value) => {
+        Object.defineProperty(document, "hidden", { configurable: true, get: () => value });
+        document.dispatchEvent(new Event("visibilitychange"));
+      }, hidden);
     await see(true);
     await page.locator(".link-paused").waitFor();
     await world.fetch("/text?unseen");
@@ -239,13 +268,17 @@ test("a page that is hidden has no event stream, and goes on when it is seen", a
 });
 
 test("narrow and dark", async () => {
-  await at("#/web", async (page) => {
-    await page.locator(".plot canvas").first().waitFor();
-    await page.screenshot({ path: join(artefacts, "narrow.png") });
-    const overflow = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
-    assert.ok(!overflow, "the page does not scroll sideways");
-    assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
-  }, { viewport: { width: 390, height: 800 }, colorScheme: "dark" });
+  await at(
+    "#/web",
+    async (page) => {
+      await page.locator(".plot canvas").first().waitFor();
+      await page.screenshot({ path: join(artefacts, "narrow.png") });
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
+      assert.ok(!overflow, "the page does not scroll sideways");
+      assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), "dark");
+    },
+    { viewport: { width: 390, height: 800 }, colorScheme: "dark" },
+  );
 });
 
 // Each test waits for conditions only; this bounds the sum.

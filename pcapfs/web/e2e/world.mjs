@@ -15,13 +15,18 @@ const { PCAPFS, CHROMIUM } = process.env;
 export const PATIENCE = 30_000;
 
 /** A picture of one pixel. */
-export const PICTURE = Buffer.from("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==", "base64");
+export const PICTURE = Buffer.from(
+  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg==",
+  "base64",
+);
 export const ATTACK = "<img src=x onerror=window.attacked=1>";
 
 function answer(incoming, response) {
-  const send = (status, type, body) => response.writeHead(status, { "content-type": type, "x-attack": ATTACK }).end(body);
+  const send = (status, type, body) =>
+    response.writeHead(status, { "content-type": type, "x-attack": ATTACK }).end(body);
   const path = incoming.url.split("?")[0];
-  if (path === "/data.json") return send(200, "application/json", '{"id":12345678901234567890,"items":[1,2]}');
+  if (path === "/data.json")
+    return send(200, "application/json", '{"id":12345678901234567890,"items":[1,2]}');
   if (path === "/picture.png") return send(200, "image/png", PICTURE);
   if (path === "/attack") return send(200, "text/html", `<script>window.attacked=1</script>${ATTACK}`);
   if (path === "/text") return send(200, "text/plain", "hello\n".repeat(1000));
@@ -66,11 +71,17 @@ export class World {
     await this.startDaemon();
     this.webPort = await freePort();
     await this.startWeb();
-    this.browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--disable-gpu"] });
+    this.browser = await chromium.launch({
+      executablePath: CHROMIUM,
+      args: ["--no-sandbox", "--disable-gpu"],
+    });
   }
 
   #start(args, user = {}) {
-    const child = spawn(PCAPFS, ["--socket", this.socket, ...args], { stdio: ["ignore", "pipe", "pipe"], ...user });
+    const child = spawn(PCAPFS, ["--socket", this.socket, ...args], {
+      stdio: ["ignore", "pipe", "pipe"],
+      ...user,
+    });
     child.said = "";
     child.stderr.on("data", (data) => (child.said += data));
     child.ended = new Promise((resolve) => child.on("exit", resolve));
@@ -81,8 +92,15 @@ export class World {
 
   async startDaemon() {
     const kept = ["--ring-dir", join(this.folder, "ring"), "--state", join(this.folder, "state")];
-    this.daemon = this.#start(["mount", this.mountpoint, ...kept, "--ring", "16M",
-      "-c", `web=lo tcp port ${this.port}`]);
+    this.daemon = this.#start([
+      "mount",
+      this.mountpoint,
+      ...kept,
+      "--ring",
+      "16M",
+      "-c",
+      `web=lo tcp port ${this.port}`,
+    ]);
     await until(`the daemon: ${this.daemon.said}`, () => {
       if (this.daemon.exitCode !== null) throw new Error(this.daemon.said);
       return status(this.mountpoint, "web")?.state === "running";
@@ -115,9 +133,12 @@ export class World {
   /** Fetches a page that is captured; each on a connection of its own. */
   fetch(path, { method = "GET", headers = {}, body } = {}) {
     return new Promise((resolve, reject) => {
-      const sent = request({ host: "127.0.0.1", port: this.port, path, method, headers, agent: false }, (response) => {
-        response.resume().on("end", resolve);
-      });
+      const sent = request(
+        { host: "127.0.0.1", port: this.port, path, method, headers, agent: false },
+        (response) => {
+          response.resume().on("end", resolve);
+        },
+      );
       sent.on("error", reject);
       sent.end(body);
     });
@@ -137,9 +158,13 @@ export class World {
     page.on("pageerror", (error) => page.faults.push(String(error)));
     page.on("console", (message) => {
       // Requests fail while the server is away.
-      if (message.type() === "error" && !/Failed to load resource/.test(message.text())) page.faults.push(message.text());
+      if (message.type() === "error" && !/Failed to load resource/.test(message.text()))
+        page.faults.push(message.text());
     });
-    page.on("request", (one) => new URL(one.url()).hostname === "127.0.0.1" || page.faults.push(`request to ${one.url()}`));
+    page.on(
+      "request",
+      (one) => new URL(one.url()).hostname === "127.0.0.1" || page.faults.push(`request to ${one.url()}`),
+    );
     return page;
   }
 

@@ -49,8 +49,9 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   }
   const is = new Set(lines().split("\n"));
   const was = new Set(readFileSync(manifest, "utf8").split("\n"));
-  const changed = new Set([...is, ...was].filter((line) => !is.has(line) || !was.has(line))
-    .map((line) => line.slice(66)));
+  const changed = new Set(
+    [...is, ...was].filter((line) => !is.has(line) || !was.has(line)).map((line) => line.slice(66)),
+  );
   for (const name of changed) console.error(`${name}: not as in dist/MANIFEST`);
   if (changed.size > 0) {
     console.error("the built files are not the build of these sources; run `make web`");

@@ -8,11 +8,25 @@ const NO_BODY = { wire_bytes: 0, bytes: 0, encoding: null, framing: "none", file
 
 function request(part: Partial<Transaction>): Transaction {
   return {
-    flow: 1, index: 1, client: { address: "10.0.0.1", port: 40000 }, server: { address: "10.0.0.2", port: 80 },
-    duration_us: 1, method: "GET", target: "/", host: "example.com", version: "HTTP/1.1", status: 200, reason: "OK",
-    request_headers: [["Host", "example.com"]], response_headers: [], request_body: NO_BODY, response_body: NO_BODY,
+    flow: 1,
+    index: 1,
+    client: { address: "10.0.0.1", port: 40000 },
+    server: { address: "10.0.0.2", port: 80 },
+    duration_us: 1,
+    method: "GET",
+    target: "/",
+    host: "example.com",
+    version: "HTTP/1.1",
+    status: 200,
+    reason: "OK",
+    request_headers: [["Host", "example.com"]],
+    response_headers: [],
+    request_body: NO_BODY,
+    response_body: NO_BODY,
     times: { request_first: null, request_last: null, response_first: null, response_last: null },
-    state: "complete", why: null, ...part,
+    state: "complete",
+    why: null,
+    ...part,
   };
 }
 
@@ -23,39 +37,76 @@ function args(command: string): string[] {
 }
 
 test("a shell gives curl the words as they were sent", () => {
-  const nasty = ["'", "''; id #", "$(id)", "`id`", "a\\'b", "!x", "\\", "\"", "*", "~", "a b", "{1,2}", "ü"];
+  const nasty = ["'", "''; id #", "$(id)", "`id`", "a\\'b", "!x", "\\", '"', "*", "~", "a b", "{1,2}", "ü"];
   for (const word of nasty) {
     assert.deepEqual(args(`curl ${quote(word)}`), [word]);
     const command = curlCommand(request({ request_headers: [["X-A", word]], target: `/${word}` }), null);
-    assert.deepEqual(args(command!.text),
-      ["--path-as-is", "--globoff", `http://example.com/${word}`, "-H", `X-A: ${word}`]);
+    assert.deepEqual(args(command!.text), [
+      "--path-as-is",
+      "--globoff",
+      `http://example.com/${word}`,
+      "-H",
+      `X-A: ${word}`,
+    ]);
   }
 });
 
 test("methods, versions and headers", () => {
-  const command = curlCommand(request({
-    method: "DELETE", version: "HTTP/1.0",
-    request_headers: [["Host", "example.com"], ["Content-Length", "3"], ["Accept", "*/*"], ["X-Empty", ""]],
-  }), null);
-  assert.deepEqual(args(command!.text), ["--path-as-is", "--globoff", "http://example.com/", "-X", "DELETE", "--http1.0",
-    "-H", "Accept: */*", "-H", "X-Empty;"]);
+  const command = curlCommand(
+    request({
+      method: "DELETE",
+      version: "HTTP/1.0",
+      request_headers: [
+        ["Host", "example.com"],
+        ["Content-Length", "3"],
+        ["Accept", "*/*"],
+        ["X-Empty", ""],
+      ],
+    }),
+    null,
+  );
+  assert.deepEqual(args(command!.text), [
+    "--path-as-is",
+    "--globoff",
+    "http://example.com/",
+    "-X",
+    "DELETE",
+    "--http1.0",
+    "-H",
+    "Accept: */*",
+    "-H",
+    "X-Empty;",
+  ]);
   assert.ok(args(curlCommand(request({ method: "HEAD" }), null)!.text).includes("--head"));
 });
 
 test("a port that the Host header leaves out is in the URL, and the header stays", () => {
   const server = { address: "10.0.0.2", port: 8080 };
-  assert.deepEqual(args(curlCommand(request({ server }), null)!.text).slice(2),
-    ["http://example.com:8080/", "-H", "Host: example.com"]);
-  assert.deepEqual(args(curlCommand(request({ server, host: "example.com:8080" }), null)!.text).slice(2),
-    ["http://example.com:8080/"]);
+  assert.deepEqual(args(curlCommand(request({ server }), null)!.text).slice(2), [
+    "http://example.com:8080/",
+    "-H",
+    "Host: example.com",
+  ]);
+  assert.deepEqual(args(curlCommand(request({ server, host: "example.com:8080" }), null)!.text).slice(2), [
+    "http://example.com:8080/",
+  ]);
   assert.deepEqual(args(curlCommand(request({ host: null }), null)!.text).slice(2), ["http://10.0.0.2:80/"]);
 });
 
 test("nothing makes curl read a file or run an option", () => {
   const sent = { ...NO_BODY, wire_bytes: 12, bytes: 12, file: "bodies/1.request" };
-  const command = curlCommand(request({
-    method: "POST", request_body: sent, request_headers: [["@/etc/passwd", ""], ["-K", "x"], ["a b", "c"]],
-  }), "@/etc/passwd");
+  const command = curlCommand(
+    request({
+      method: "POST",
+      request_body: sent,
+      request_headers: [
+        ["@/etc/passwd", ""],
+        ["-K", "x"],
+        ["a b", "c"],
+      ],
+    }),
+    "@/etc/passwd",
+  );
   const words = args(command!.text);
   // curl reads no file for --data-raw, and -H begins with a name.
   assert.deepEqual(words.slice(3), ["-X", "POST", "-H", "-K: x", "--data-raw", "@/etc/passwd"]);

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { EventParser } from "../src/api/event_parser.ts";
 
-const TEXT = ": hello\n\nevent: flow\nid: 7\ndata: {\"a\":1}\n\ndata: x\r\ndata: y\r\nid: 8\r\n\r\nid: 9\n\nevent: z\ndata:w\r\r";
+const TEXT =
+  ': hello\n\nevent: flow\nid: 7\ndata: {"a":1}\n\ndata: x\r\ndata: y\r\nid: 8\r\n\r\nid: 9\n\nevent: z\ndata:w\r\r';
 const EVENTS = [
   { type: "flow", data: '{"a":1}', id: "7" },
   { type: "message", data: "x\ny", id: "8" },

@@ -56,7 +56,20 @@ test("numbers", () => {
   for (const wanted of ["443", "=443", ">442", ">=443", "<444", "<=443", "400-500", "<1k", "0.4k-1k"]) {
     assert.ok(numberTest(wanted)(443), wanted);
   }
-  for (const wanted of ["44", "4430", ">443", "<443", "500-600", ">1k", "", "x", "1-", "-", "..", ">400-500"]) {
+  for (const wanted of [
+    "44",
+    "4430",
+    ">443",
+    "<443",
+    "500-600",
+    ">1k",
+    "",
+    "x",
+    "1-",
+    "-",
+    "..",
+    ">400-500",
+  ]) {
     assert.ok(!numberTest(wanted)(443), wanted);
   }
   assert.ok(!numberTest("<1")(null));

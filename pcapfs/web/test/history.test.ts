@@ -16,7 +16,10 @@ test("drops are those since the sample before, and of the same capture", () => {
   history.add(capture(10, 12), 2000);
   history.add(capture(10, 3, "2026-01-02T00:00:00Z"), 3000);
   history.add(capture(10, 4, "2026-01-02T00:00:00Z"), 4000);
-  assert.deepEqual(history.samples.map((sample) => sample.dropped), [0, 0, 7, 0, 1]);
+  assert.deepEqual(
+    history.samples.map((sample) => sample.dropped),
+    [0, 0, 7, 0, 1],
+  );
 });
 
 test("a rate holds until the next sample, or until nothing more is known", () => {
@@ -26,8 +29,15 @@ test("a rate holds until the next sample, or until nothing more is known", () =>
   history.interrupt(2500);
   history.add(capture(20, 0), 3000);
   const at = (time: number): number | undefined => sampleAt(history.samples, time)?.packetsPerSecond;
-  assert.deepEqual([500, 1000, 1999, 2000, 2999, 3000, 9000].map(at),
-    [undefined, 10, 10, undefined, undefined, 20, 20]);
+  assert.deepEqual([500, 1000, 1999, 2000, 2999, 3000, 9000].map(at), [
+    undefined,
+    10,
+    10,
+    undefined,
+    undefined,
+    20,
+    20,
+  ]);
 });
 
 test("old samples leave", () => {
@@ -39,7 +49,10 @@ test("old samples leave", () => {
 
 test("causes of drops, and ends of axes", () => {
   assert.deepEqual(dropCauses(capture(0, 0)), []);
-  assert.deepEqual(dropCauses(capture(0, 3)).map((cause) => [cause.what, cause.packets]), [["kernel", 3]]);
+  assert.deepEqual(
+    dropCauses(capture(0, 3)).map((cause) => [cause.what, cause.packets]),
+    [["kernel", 3]],
+  );
   assert.deepEqual([0, 1, 3, 10, 11, 51, 1234].map(axisEnd), [1, 1, 5, 10, 20, 100, 2000]);
   assert.equal(axisEnd(NaN), 1);
 });

@@ -19,7 +19,11 @@ function random(seed: number): () => number {
 test("it agrees with a sort and a filter of everything, after any changes", () => {
   const next = random(7);
   const natural = (a: Item, b: Item): number => a.key - b.key;
-  const orders = [natural, (a: Item, b: Item): number => a.value - b.value, (a: Item, b: Item): number => b.value - a.value];
+  const orders = [
+    natural,
+    (a: Item, b: Item): number => a.value - b.value,
+    (a: Item, b: Item): number => b.value - a.value,
+  ];
   const filters = [() => true, (row: Item) => row.value % 2 === 0, (row: Item) => row.value > 5];
   const rows = new OrderedRows<Item>(60, natural);
   const model = new Map<number, Item>();
@@ -29,15 +33,23 @@ test("it agrees with a sort and a filter of everything, after any changes", () =
     if (choice < 0.1) rows.sortBy((order = orders[Math.floor(next() * 3)]!));
     else if (choice < 0.2) rows.filterBy((filter = filters[Math.floor(next() * 3)]!));
     else {
-      const batch = Array.from({ length: Math.floor(next() * 8) }, () =>
-        ({ key: Math.floor(next() * 50) + Math.floor(round / 100), value: Math.floor(next() * 10) }));
+      const batch = Array.from({ length: Math.floor(next() * 8) }, () => ({
+        key: Math.floor(next() * 50) + Math.floor(round / 100),
+        value: Math.floor(next() * 10),
+      }));
       rows.put(batch);
       for (const row of batch) model.set(row.key, row);
       for (const key of model.keys()) if (!rows.find(key)) model.delete(key);
     }
     const expected = [...model.values()].sort((a, b) => order(a, b) || natural(a, b));
-    assert.deepEqual(rows.all().map((row) => row.key), expected.map((row) => row.key));
-    assert.deepEqual(rows.shown.map((row) => row.key), expected.filter(filter).map((row) => row.key));
+    assert.deepEqual(
+      rows.all().map((row) => row.key),
+      expected.map((row) => row.key),
+    );
+    assert.deepEqual(
+      rows.shown.map((row) => row.key),
+      expected.filter(filter).map((row) => row.key),
+    );
     assert.ok(rows.size <= 60);
   }
 });

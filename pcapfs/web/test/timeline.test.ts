@@ -2,15 +2,25 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { flagNames, nearest, pan, timelinePacket, wholeSpan, zoom } from "../src/data/timeline.ts";
 
-const packet = (us: number, payload = 0) => timelinePacket({
-  number: us, time: `1970-01-01T00:00:00.${String(us).padStart(6, "0")}000Z`, direction: "client", length: 60, payload,
-  sequence: 0, flags: "SA", note: null,
-});
+const packet = (us: number, payload = 0) =>
+  timelinePacket({
+    number: us,
+    time: `1970-01-01T00:00:00.${String(us).padStart(6, "0")}000Z`,
+    direction: "client",
+    length: 60,
+    payload,
+    sequence: 0,
+    flags: "SA",
+    note: null,
+  });
 
 test("heights grow with the payload and stay within 1", () => {
   const heights = [0, 1, 1460, 65_535, 10_000_000].map((payload) => packet(0, payload).height);
   assert.equal(heights[0], 0);
-  assert.deepEqual([...heights].sort((a, b) => a - b), heights);
+  assert.deepEqual(
+    [...heights].sort((a, b) => a - b),
+    heights,
+  );
   assert.equal(heights.at(-1), 1);
 });
 
@@ -30,7 +40,10 @@ test("zooming keeps the centre and stays within the whole", () => {
 
 test("the nearest packet", () => {
   const packets = [packet(10), packet(20), packet(40)];
-  assert.deepEqual([0, 14, 16, 29, 31, 99].map((at) => nearest(packets, at)), [0, 0, 1, 1, 2, 2]);
+  assert.deepEqual(
+    [0, 14, 16, 29, 31, 99].map((at) => nearest(packets, at)),
+    [0, 0, 1, 1, 2, 2],
+  );
   assert.equal(nearest([], 1), -1);
   assert.ok(wholeSpan([]).from < wholeSpan([]).to);
 });

@@ -14,15 +14,30 @@ test("three phases, one after the other", () => {
 });
 
 test("what was not seen has no bar", () => {
-  assert.deepEqual(bars({ ...all, responseFirst: null, responseLast: null }).map((bar) => bar.phase), ["send"]);
-  assert.deepEqual(bars({ ...all, requestFirst: null, requestLast: null }).map((bar) => bar.phase), ["receive"]);
-  assert.deepEqual(bars({ requestFirst: null, requestLast: null, responseFirst: null, responseLast: null }), []);
-  assert.equal(spanOf({ requestFirst: null, requestLast: null, responseFirst: null, responseLast: null }), null);
+  assert.deepEqual(
+    bars({ ...all, responseFirst: null, responseLast: null }).map((bar) => bar.phase),
+    ["send"],
+  );
+  assert.deepEqual(
+    bars({ ...all, requestFirst: null, requestLast: null }).map((bar) => bar.phase),
+    ["receive"],
+  );
+  assert.deepEqual(
+    bars({ requestFirst: null, requestLast: null, responseFirst: null, responseLast: null }),
+    [],
+  );
+  assert.equal(
+    spanOf({ requestFirst: null, requestLast: null, responseFirst: null, responseLast: null }),
+    null,
+  );
 });
 
 test("a response that begins before the request ends has no wait", () => {
   const phases = bars({ ...all, requestLast: 180 });
-  assert.deepEqual(phases.map((bar) => bar.phase), ["send", "receive"]);
+  assert.deepEqual(
+    phases.map((bar) => bar.phase),
+    ["send", "receive"],
+  );
 });
 
 test("places stay on the axis", () => {

@@ -1,12 +1,13 @@
 // Requests to the server, and where its files are. An error that reaches the user says what failed.
 
-import type {
-  Capture, FlowWithFiles, FlowsPage, PacketsPage, Reader, TransactionsPage,
-} from "./types.ts";
+import type { Capture, FlowWithFiles, FlowsPage, PacketsPage, Reader, TransactionsPage } from "./types.ts";
 
 /** An answer of the server that is no success; `status` 0 if there was no answer. */
 export class RequestError extends Error {
-  constructor(readonly status: number, message: string) {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
     super(message);
     this.name = "RequestError";
   }
@@ -84,12 +85,20 @@ function paged(url: string, after: Cursor, limit: number): string {
   return `${url}?${query}`;
 }
 
-export function listFlows(name: string, after: Cursor, limit: number, signal: AbortSignal): Promise<FlowsPage> {
+export function listFlows(
+  name: string,
+  after: Cursor,
+  limit: number,
+  signal: AbortSignal,
+): Promise<FlowsPage> {
   return json(paged(`${captureUrl(name)}/flows`, after, limit), signal);
 }
 
 export function listTransactions(
-  name: string, after: Cursor, limit: number, signal: AbortSignal,
+  name: string,
+  after: Cursor,
+  limit: number,
+  signal: AbortSignal,
 ): Promise<TransactionsPage> {
   return json(paged(`${captureUrl(name)}/http`, after, limit), signal);
 }
@@ -99,7 +108,11 @@ export function findFlow(name: string, flow: number, signal?: AbortSignal): Prom
 }
 
 export function listPackets(
-  name: string, flow: number, after: Cursor, limit: number, signal: AbortSignal,
+  name: string,
+  flow: number,
+  after: Cursor,
+  limit: number,
+  signal: AbortSignal,
 ): Promise<PacketsPage> {
   return json(paged(`${captureUrl(name)}/flows/${flow}/packets`, after, limit), signal);
 }

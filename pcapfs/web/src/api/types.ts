@@ -82,7 +82,7 @@ export interface Reader {
 }
 
 export type FlowState =
-  | "opening" | "open" | "closing" | "closed" | "reset" | "timed_out" | "evicted" | "midstream";
+  "opening" | "open" | "closing" | "closed" | "reset" | "timed_out" | "evicted" | "midstream";
 
 export interface FlowSide {
   address: string;
@@ -173,7 +173,19 @@ export interface Transaction {
 }
 
 /** One answer of a list that comes in pages. */
-export interface FlowsPage { flows: Flow[]; next: string | number | null; dropped: number }
-export interface TransactionsPage { http: Transaction[]; next: string | number | null; dropped: number }
+export interface FlowsPage {
+  flows: Flow[];
+  next: string | number | null;
+  dropped: number;
+}
+export interface TransactionsPage {
+  http: Transaction[];
+  next: string | number | null;
+  dropped: number;
+}
 /** `why`: why packets of the flow are missing in the list, for people; null if none are. */
-export interface PacketsPage { packets: FlowPacket[]; next: string | number | null; why?: string | null }
+export interface PacketsPage {
+  packets: FlowPacket[];
+  next: string | number | null;
+  why?: string | null;
+}

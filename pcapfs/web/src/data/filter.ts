@@ -38,20 +38,20 @@ function terms(text: string): FilterTerm[] {
   return found;
 }
 
-export function parseFilter<Row>(text: string, { text: textOf, fields }: FilterFields<Row>): ParsedFilter<Row> {
+export function parseFilter<Row>(
+  text: string,
+  { text: textOf, fields }: FilterFields<Row>,
+): ParsedFilter<Row> {
   let unknown: string | null = null;
   const tests = terms(text).map(({ not, field, value }) => {
     const known = field !== null && Object.hasOwn(fields, field) ? fields[field] : undefined;
     if (field !== null && !known) unknown ??= field;
     const word = field === null || known ? value : `${field}:${value}`;
-    const test = known
-      ? known(value)
-      : (row: Row): boolean => textOf(row).includes(word);
+    const test = known ? known(value) : (row: Row): boolean => textOf(row).includes(word);
     return not ? (row: Row): boolean => !test(row) : test;
   });
-  const accept = tests.length === 1 && tests[0]
-    ? tests[0]
-    : (row: Row): boolean => tests.every((test) => test(row));
+  const accept =
+    tests.length === 1 && tests[0] ? tests[0] : (row: Row): boolean => tests.every((test) => test(row));
   return { accept, empty: tests.length === 0, unknown };
 }
 
@@ -65,11 +65,16 @@ export function numberTest(wanted: string): (actual: number | null) => boolean {
     return (actual) => parts[1] === undefined && actual !== null && actual >= first && actual <= last;
   }
   switch (parts[1]) {
-    case ">": return (actual) => actual !== null && actual > first;
-    case ">=": return (actual) => actual !== null && actual >= first;
-    case "<": return (actual) => actual !== null && actual < first;
-    case "<=": return (actual) => actual !== null && actual <= first;
-    default: return (actual) => actual === first;
+    case ">":
+      return (actual) => actual !== null && actual > first;
+    case ">=":
+      return (actual) => actual !== null && actual >= first;
+    case "<":
+      return (actual) => actual !== null && actual < first;
+    case "<=":
+      return (actual) => actual !== null && actual <= first;
+    default:
+      return (actual) => actual === first;
   }
 }
 

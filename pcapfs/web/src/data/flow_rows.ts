@@ -87,10 +87,12 @@ export const isNewer = (next: FlowRow, now: FlowRow | undefined): boolean =>
 
 export const byNumber: Compare<FlowRow> = (a, b) => a.key - b.key;
 
-const byText = (of: (row: FlowRow) => string): Compare<FlowRow> => (a, b) => {
-  const [one, other] = [of(a), of(b)];
-  return one < other ? -1 : one > other ? 1 : 0;
-};
+const byText =
+  (of: (row: FlowRow) => string): Compare<FlowRow> =>
+  (a, b) => {
+    const [one, other] = [of(a), of(b)];
+    return one < other ? -1 : one > other ? 1 : 0;
+  };
 
 const byClient = byText((row) => row.client);
 const byServer = byText((row) => row.server);

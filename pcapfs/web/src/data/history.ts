@@ -26,10 +26,26 @@ export interface DropCause {
 /** Why packets of the network are not in the capture; only causes that took some. */
 export function dropCauses({ status: { packets } }: Capture): DropCause[] {
   return [
-    { what: "kernel", why: "The kernel's buffer was full: the capture did not keep up.", packets: packets.dropped_kernel },
-    { what: "interface", why: "The interface or its driver dropped them.", packets: packets.dropped_interface },
-    { what: "oversize", why: "They are longer than a segment of the ring.", packets: packets.dropped_oversize },
-    { what: "remote", why: "The other machine's ring no longer had them when they were fetched.", packets: packets.lost_remote },
+    {
+      what: "kernel",
+      why: "The kernel's buffer was full: the capture did not keep up.",
+      packets: packets.dropped_kernel,
+    },
+    {
+      what: "interface",
+      why: "The interface or its driver dropped them.",
+      packets: packets.dropped_interface,
+    },
+    {
+      what: "oversize",
+      why: "They are longer than a segment of the ring.",
+      packets: packets.dropped_oversize,
+    },
+    {
+      what: "remote",
+      why: "The other machine's ring no longer had them when they were fetched.",
+      packets: packets.lost_remote,
+    },
   ].filter((cause) => cause.packets > 0);
 }
 

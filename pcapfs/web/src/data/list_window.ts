@@ -17,7 +17,8 @@ export function listWindow(scrollTop: number, height: number, rowHeight: number,
 }
 
 /** Elements that are needed to draw any window of this height. */
-export const slotsOf = (height: number, rowHeight: number): number => Math.ceil(height / rowHeight) + 1 + 2 * MARGIN;
+export const slotsOf = (height: number, rowHeight: number): number =>
+  Math.ceil(height / rowHeight) + 1 + 2 * MARGIN;
 
 /**
  * The row that an element draws. Each row keeps its element while it is drawn, so that a scroll by a

@@ -26,7 +26,10 @@ export class OrderedRows<Row extends OrderedRow> {
   #dropped = 0;
 
   /** `limit` is the number of rows that are kept; those whose keys came first leave first. */
-  constructor(private readonly limit: number, private readonly natural: Compare<Row>) {
+  constructor(
+    private readonly limit: number,
+    private readonly natural: Compare<Row>,
+  ) {
     this.#compare = natural;
   }
 

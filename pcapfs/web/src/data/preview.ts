@@ -16,7 +16,16 @@ const SHOWN_CHARACTERS = 200_000;
 /** Bytes that are shown as hexadecimal digits. */
 const SHOWN_BYTES = 4096;
 /** Pictures that a browser shows and that have no script. */
-const IMAGES = new Set(["image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "image/bmp", "image/x-icon", "image/vnd.microsoft.icon"]);
+const IMAGES = new Set([
+  "image/png",
+  "image/jpeg",
+  "image/gif",
+  "image/webp",
+  "image/avif",
+  "image/bmp",
+  "image/x-icon",
+  "image/vnd.microsoft.icon",
+]);
 
 export const isImage = (type: string): boolean => IMAGES.has(type);
 
@@ -83,7 +92,7 @@ function hexadecimal(bytes: Uint8Array): { text: string; note: string | null } {
     const letters = Array.from(row, (byte) => (byte >= 32 && byte < 127 ? String.fromCharCode(byte) : "."));
     lines.push(`${at.toString(16).padStart(8, "0")}  ${halves.padEnd(48)}  ${letters.join("")}`);
   }
-  const note = bytes.length > shown.length
-    ? `The first ${count(SHOWN_BYTES)} of ${count(bytes.length)} bytes.` : null;
+  const note =
+    bytes.length > shown.length ? `The first ${count(SHOWN_BYTES)} of ${count(bytes.length)} bytes.` : null;
   return { text: lines.join("\n"), note };
 }

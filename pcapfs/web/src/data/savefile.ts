@@ -10,7 +10,10 @@ export interface SavefileChoice {
   packets: string;
 }
 
-export function savefileUrl(capture: string, { from, format, filter, seconds, packets }: SavefileChoice): string {
+export function savefileUrl(
+  capture: string,
+  { from, format, filter, seconds, packets }: SavefileChoice,
+): string {
   const query = new URLSearchParams();
   if (filter.trim() !== "") query.set("filter", filter.trim());
   if (/^\d+$/.test(seconds)) query.set("duration", `${seconds}s`);

@@ -69,7 +69,14 @@ export function nearest(packets: readonly TimelinePacket[], at: number): number 
 }
 
 const FLAG_NAMES: Readonly<Record<string, string>> = {
-  S: "SYN", A: "ACK", F: "FIN", R: "RST", P: "PSH", U: "URG", E: "ECE", C: "CWR",
+  S: "SYN",
+  A: "ACK",
+  F: "FIN",
+  R: "RST",
+  P: "PSH",
+  U: "URG",
+  E: "ECE",
+  C: "CWR",
 };
 
 /** `SYN ACK` of `SA`. */

@@ -80,10 +80,12 @@ export function transactionRow(transaction: Transaction, line: string): Transact
   };
 }
 
-const byText = (of: (row: TransactionRow) => string): Compare<TransactionRow> => (a, b) => {
-  const [one, other] = [of(a), of(b)];
-  return one < other ? -1 : one > other ? 1 : 0;
-};
+const byText =
+  (of: (row: TransactionRow) => string): Compare<TransactionRow> =>
+  (a, b) => {
+    const [one, other] = [of(a), of(b)];
+    return one < other ? -1 : one > other ? 1 : 0;
+  };
 
 /** When it began; of one whose request was not seen, when the response did. */
 export const began = (row: TransactionRow): number =>

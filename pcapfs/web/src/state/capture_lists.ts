@@ -4,7 +4,11 @@ import { captureUrl, listFlows, listTransactions } from "../api/request.ts";
 import type { Flow, Transaction } from "../api/types.ts";
 import { byNumber, FLOW_FILTER, FLOW_ORDERS, flowRow, isNewer, type FlowRow } from "../data/flow_rows.ts";
 import {
-  byBeginning, TRANSACTION_FILTER, TRANSACTION_ORDERS, transactionRow, type TransactionRow,
+  byBeginning,
+  TRANSACTION_FILTER,
+  TRANSACTION_ORDERS,
+  transactionRow,
+  type TransactionRow,
 } from "../data/transaction_rows.ts";
 import { LiveRows } from "./live_rows.ts";
 

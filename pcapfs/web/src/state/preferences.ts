@@ -22,7 +22,9 @@ function store(name: string, value: string): void {
 export type Theme = "system" | "light" | "dark";
 const THEMES: readonly Theme[] = ["system", "light", "dark"];
 
-const [theme, setThemeSignal] = createSignal<Theme>(THEMES.find((one) => one === stored("theme")) ?? "system");
+const [theme, setThemeSignal] = createSignal<Theme>(
+  THEMES.find((one) => one === stored("theme")) ?? "system",
+);
 const system = window.matchMedia("(prefers-color-scheme: dark)");
 const [systemIsDark, setSystemIsDark] = createSignal(system.matches);
 system.addEventListener("change", () => setSystemIsDark(system.matches));
@@ -47,8 +49,11 @@ export function nextTheme(): void {
 export function keptNumber(name: string, first: number): [Accessor<number>, (value: number) => void] {
   const kept = Number(stored(name));
   const [value, setValue] = createSignal(Number.isFinite(kept) && kept > 0 ? kept : first);
-  return [value, (next) => {
-    store(name, String(Math.round(next)));
-    setValue(next);
-  }];
+  return [
+    value,
+    (next) => {
+      store(name, String(Math.round(next)));
+      setValue(next);
+    },
+  ];
 }

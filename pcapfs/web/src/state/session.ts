@@ -39,7 +39,8 @@ export const openCapture = createRoot(() =>
   createMemo(() => {
     const name = route().capture;
     return captures().find((one) => one.name === name || one.aliases.includes(name ?? "")) ?? null;
-  }));
+  }),
+);
 
 export function historyOf(name: string): RateHistory {
   let history = histories.get(name);
@@ -97,7 +98,7 @@ interface DaemonEvent {
 }
 
 function takeDaemon({ state, restarted, error }: DaemonEvent): void {
-  setDaemonFailure(state === "down" ? error ?? "the daemon does not answer" : null);
+  setDaemonFailure(state === "down" ? (error ?? "the daemon does not answer") : null);
   if (state === "down") for (const history of histories.values()) history.interrupt(performance.now());
   else void refresh();
   const name = route().capture;
@@ -160,26 +161,35 @@ function onState(state: StreamState): void {
 export function startSession(): void {
   // A memo, as a change of the filter is a change of the route too.
   const wanted = createMemo(() => route().capture);
-  createEffect(on(wanted, (name) => {
-    for (const history of histories.values()) history.interrupt(performance.now());
-    if (lists()?.name !== name) {
-      lists()?.flows.close();
-      lists()?.http.close();
-      setLists(null);
-    }
-    connection = new EventStream(name === null ? "/api/v1/events" : captureEventsUrl(name), onEvent, onState);
-    const own = connection;
-    onCleanup(() => own.close());
-  }));
+  createEffect(
+    on(wanted, (name) => {
+      for (const history of histories.values()) history.interrupt(performance.now());
+      if (lists()?.name !== name) {
+        lists()?.flows.close();
+        lists()?.http.close();
+        setLists(null);
+      }
+      connection = new EventStream(
+        name === null ? "/api/v1/events" : captureEventsUrl(name),
+        onEvent,
+        onState,
+      );
+      const own = connection;
+      onCleanup(() => own.close());
+    }),
+  );
   // A capture that was started again numbers its flows from 1.
   const session = createMemo(() => {
     const capture = openCapture();
     return capture && `${capture.name} ${capture.status.id} ${capture.status.started}`;
   });
-  createEffect(on(session, (now, before) => {
-    const name = route().capture;
-    if (now && before && name !== null && now.startsWith(`${name} `) && before.startsWith(`${name} `)) reload(name);
-  }));
+  createEffect(
+    on(session, (now, before) => {
+      const name = route().capture;
+      if (now && before && name !== null && now.startsWith(`${name} `) && before.startsWith(`${name} `))
+        reload(name);
+    }),
+  );
   createEffect(() => {
     const { tab } = route();
     if (tab !== "overview") lists()?.[tab].start();

@@ -32,7 +32,11 @@ export function forgetColors(): void {
  * Draws on the canvas now, after each change of a signal that `draw` reads, when the size or the theme
  * has changed, and in each frame in which `moved` returns another number than before.
  */
-export function drawOn(canvas: () => HTMLCanvasElement, draw: (drawing: Drawing) => void, moved?: (width: number) => number): void {
+export function drawOn(
+  canvas: () => HTMLCanvasElement,
+  draw: (drawing: Drawing) => void,
+  moved?: (width: number) => number,
+): void {
   onMount(() => {
     const element = canvas();
     const context = element.getContext("2d");

@@ -2,7 +2,17 @@
 // the tab key; the arrow keys choose a row, as in the lists of a browser's developer tools.
 
 import {
-  createEffect, createMemo, createSignal, For, Index, on, onCleanup, onMount, Show, type Accessor, type JSX,
+  createEffect,
+  createMemo,
+  createSignal,
+  For,
+  Index,
+  on,
+  onCleanup,
+  onMount,
+  Show,
+  type Accessor,
+  type JSX,
 } from "solid-js";
 import { isAtEnd, listWindow, rowOfSlot, scrollTo, slotsOf, type ListWindow } from "../data/list_window.ts";
 import type { SortOrder } from "../state/live_rows.ts";
@@ -67,12 +77,17 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
   const columns = createMemo(() => fitting(props.columns, size().width), [], {
     equals: (a, b) => a.length === b.length && a.every((one, at) => one === b[at]),
   });
-  const template = (): string => columns()
-    .map(({ width, grow }) => (grow ? `minmax(${width}px, ${grow}fr)` : `${width}px`)).join(" ");
+  const template = (): string =>
+    columns()
+      .map(({ width, grow }) => (grow ? `minmax(${width}px, ${grow}fr)` : `${width}px`))
+      .join(" ");
   // Elements are kept while rows come and go: to make them takes longer than to change them.
-  const slots = createMemo(() => Array.from({ length: slotsOf(size().height, ROW_HEIGHT) }, (_, slot) => slot));
+  const slots = createMemo(() =>
+    Array.from({ length: slotsOf(size().height, ROW_HEIGHT) }, (_, slot) => slot),
+  );
   const selectedAt = createMemo(() =>
-    props.selected === null ? -1 : props.rows.findIndex((row) => props.keyOf(row) === props.selected));
+    props.selected === null ? -1 : props.rows.findIndex((row) => props.keyOf(row) === props.selected),
+  );
   // A row that an address chooses comes into view once it is there.
   const found = createMemo(() => (selectedAt() >= 0 ? props.selected : null));
   createEffect(on(found, (key) => key !== null && show(selectedAt())));
@@ -98,24 +113,44 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
   const turn = (column: GridColumn<Row>): void => {
     if (!column.sort) return;
     const same = props.order?.column === column.sort;
-    props.onOrder?.({ column: column.sort, descending: same ? !props.order?.descending : column.largestFirst ?? false });
+    props.onOrder?.({
+      column: column.sort,
+      descending: same ? !props.order?.descending : (column.largestFirst ?? false),
+    });
   };
   return (
-    <div class="grid" role="grid" aria-label={props.label} aria-rowcount={props.rows.length + 1}
+    <div
+      class="grid"
+      role="grid"
+      aria-label={props.label}
+      aria-rowcount={props.rows.length + 1}
       aria-activedescendant={selectedAt() >= 0 ? `${id}-${selectedAt()}` : undefined}
-      tabindex="0" onKeyDown={onKeyDown} ref={scroller} onScroll={onScroll}
-      style={{ "--columns": template() }}>
+      tabindex="0"
+      onKeyDown={onKeyDown}
+      ref={scroller}
+      onScroll={onScroll}
+      style={{ "--columns": template() }}
+    >
       <div class="grid-head" role="row" aria-rowindex="1">
-        <For each={columns()}>{(column) => (
-          <GridHead column={column} order={props.order} onTurn={() => turn(column)} />
-        )}</For>
+        <For each={columns()}>
+          {(column) => <GridHead column={column} order={props.order} onTurn={() => turn(column)} />}
+        </For>
       </div>
       <div class="grid-body" style={{ height: `${props.rows.length * ROW_HEIGHT}px` }} role="rowgroup">
-        <Index each={slots()}>{(slot) => (
-          <GridRow grid={props} id={id} at={rowOfSlot(slot(), slots().length, view().first)} columns={columns()} />
-        )}</Index>
+        <Index each={slots()}>
+          {(slot) => (
+            <GridRow
+              grid={props}
+              id={id}
+              at={rowOfSlot(slot(), slots().length, view().first)}
+              columns={columns()}
+            />
+          )}
+        </Index>
       </div>
-      <Show when={props.rows.length === 0}><div class="grid-empty">{props.empty}</div></Show>
+      <Show when={props.rows.length === 0}>
+        <div class="grid-empty">{props.empty}</div>
+      </Show>
     </div>
   );
 }
@@ -148,11 +183,16 @@ function createViewport<Row>(props: GridProps<Row>, scroller: () => HTMLDivEleme
     observer.observe(scroller());
     onCleanup(() => observer.disconnect());
   });
-  createEffect(on(() => props.rows, (rows) => {
-    if (!follows()) return;
-    scroller().scrollTop = rows.length * ROW_HEIGHT;
-    setTop(scroller().scrollTop);
-  }));
+  createEffect(
+    on(
+      () => props.rows,
+      (rows) => {
+        if (!follows()) return;
+        scroller().scrollTop = rows.length * ROW_HEIGHT;
+        setTop(scroller().scrollTop);
+      },
+    ),
+  );
   createEffect(() => {
     const first = Math.ceil(top() / ROW_HEIGHT);
     const end = Math.max(first + 1, Math.floor((top() + size().height) / ROW_HEIGHT));
@@ -184,27 +224,47 @@ function GridRow<Row>(props: GridRowProps<Row>): JSX.Element {
   const known = row as () => Row;
   return (
     <Show when={row() !== undefined}>
-      <div role="row" id={`${props.id}-${props.at}`} aria-rowindex={props.at + 2}
+      <div
+        role="row"
+        id={`${props.id}-${props.at}`}
+        aria-rowindex={props.at + 2}
         hidden={props.at >= props.grid.rows.length}
         aria-selected={props.grid.keyOf(known()) === props.grid.selected}
         class={`grid-row ${props.grid.rowClass?.(known()) ?? ""}`}
         style={{ transform: `translateY(${props.at * ROW_HEIGHT}px)` }}
-        onClick={() => props.grid.onSelect(known())}>
-        <For each={props.columns}>{(column) => (
-          <div role="gridcell" class="cell" classList={{ end: column.align === "end" }}>{column.cell(known)}</div>
-        )}</For>
+        onClick={() => props.grid.onSelect(known())}
+      >
+        <For each={props.columns}>
+          {(column) => (
+            <div role="gridcell" class="cell" classList={{ end: column.align === "end" }}>
+              {column.cell(known)}
+            </div>
+          )}
+        </For>
       </div>
     </Show>
   );
 }
 
-function GridHead<Row>(props: { column: GridColumn<Row>; order: SortOrder | undefined; onTurn: () => void }): JSX.Element {
+function GridHead<Row>(props: {
+  column: GridColumn<Row>;
+  order: SortOrder | undefined;
+  onTurn: () => void;
+}): JSX.Element {
   const sorted = (): "ascending" | "descending" | "none" =>
-    !props.column.sort || props.order?.column !== props.column.sort ? "none"
-      : props.order.descending ? "descending" : "ascending";
+    !props.column.sort || props.order?.column !== props.column.sort
+      ? "none"
+      : props.order.descending
+        ? "descending"
+        : "ascending";
   return (
-    <div role="columnheader" class="cell" classList={{ end: props.column.align === "end" }}
-      aria-sort={props.column.sort ? sorted() : undefined} title={props.column.hint}>
+    <div
+      role="columnheader"
+      class="cell"
+      classList={{ end: props.column.align === "end" }}
+      aria-sort={props.column.sort ? sorted() : undefined}
+      title={props.column.hint}
+    >
       <Show when={props.column.sort} fallback={props.column.head?.() ?? props.column.title}>
         <button type="button" class="sort" onClick={() => props.onTurn()}>
           {props.column.title}

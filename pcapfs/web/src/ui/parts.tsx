@@ -6,7 +6,12 @@ import { keptNumber } from "../state/preferences.ts";
 
 /** A state as a dot and a word; the colour alone says nothing. */
 export function StateMark(props: { state: CaptureState }): JSX.Element {
-  return <span class={`state state-${props.state}`}><span class="dot" aria-hidden="true" />{props.state}</span>;
+  return (
+    <span class={`state state-${props.state}`}>
+      <span class="dot" aria-hidden="true" />
+      {props.state}
+    </span>
+  );
 }
 
 export interface TabItem {
@@ -16,7 +21,12 @@ export interface TabItem {
 }
 
 /** Tabs as of the ARIA practices: the arrow keys choose among them. */
-export function Tabs(props: { label: string; items: readonly TabItem[]; current: string; onChoose: (id: string) => void }): JSX.Element {
+export function Tabs(props: {
+  label: string;
+  items: readonly TabItem[];
+  current: string;
+  onChoose: (id: string) => void;
+}): JSX.Element {
   const move = (event: KeyboardEvent): void => {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (step === undefined) return;
@@ -31,18 +41,33 @@ export function Tabs(props: { label: string; items: readonly TabItem[]; current:
   };
   return (
     <div class="tabs" role="tablist" aria-label={props.label} onKeyDown={move}>
-      <For each={props.items}>{(item) => (
-        <button type="button" role="tab" class="tab" aria-selected={item.id === props.current}
-          tabindex={item.id === props.current ? 0 : -1} onClick={() => props.onChoose(item.id)}>
-          {item.title}<Show when={item.note}><span class="tab-note">{item.note}</span></Show>
-        </button>
-      )}</For>
+      <For each={props.items}>
+        {(item) => (
+          <button
+            type="button"
+            role="tab"
+            class="tab"
+            aria-selected={item.id === props.current}
+            tabindex={item.id === props.current ? 0 : -1}
+            onClick={() => props.onChoose(item.id)}
+          >
+            {item.title}
+            <Show when={item.note}>
+              <span class="tab-note">{item.note}</span>
+            </Show>
+          </button>
+        )}
+      </For>
     </div>
   );
 }
 
 /** Copies a text and says so. */
-export function CopyButton(props: { text: () => string | Promise<string>; children: JSX.Element; title?: string }): JSX.Element {
+export function CopyButton(props: {
+  text: () => string | Promise<string>;
+  children: JSX.Element;
+  title?: string;
+}): JSX.Element {
   const [said, setSaid] = createSignal<string | null>(null);
   let timer: number | undefined;
   onCleanup(() => window.clearTimeout(timer));
@@ -58,7 +83,10 @@ export function CopyButton(props: { text: () => string | Promise<string>; childr
   };
   return (
     <button type="button" class="button" title={props.title} onClick={() => void copy()}>
-      {said() ?? props.children}<span class="unseen" role="status">{said()}</span>
+      {said() ?? props.children}
+      <span class="unseen" role="status">
+        {said()}
+      </span>
     </button>
   );
 }
@@ -80,7 +108,12 @@ async function copyText(text: string): Promise<void> {
 const NARROWEST_PART = 240;
 
 /** A list, and beside it or below it what is selected in it. */
-export function Split(props: { name: string; open: boolean; list: JSX.Element; detail: JSX.Element }): JSX.Element {
+export function Split(props: {
+  name: string;
+  open: boolean;
+  list: JSX.Element;
+  detail: JSX.Element;
+}): JSX.Element {
   let box!: HTMLDivElement;
   const [size, setSize] = keptNumber(`split.${props.name}`, 480);
   const [below, setBelow] = createSignal(false);
@@ -107,13 +140,25 @@ export function Split(props: { name: string; open: boolean; list: JSX.Element; d
     event.preventDefault();
   };
   return (
-    <div class="split" classList={{ below: below(), open: props.open }} ref={box} style={{ "--detail": `${size()}px` }}>
+    <div
+      class="split"
+      classList={{ below: below(), open: props.open }}
+      ref={box}
+      style={{ "--detail": `${size()}px` }}
+    >
       <div class="split-list">{props.list}</div>
       <Show when={props.open}>
-        <div class="divider" role="separator" tabindex="0" aria-label="Size of the details"
-          aria-orientation={below() ? "horizontal" : "vertical"} aria-valuenow={size()}
+        <div
+          class="divider"
+          role="separator"
+          tabindex="0"
+          aria-label="Size of the details"
+          aria-orientation={below() ? "horizontal" : "vertical"}
+          aria-valuenow={size()}
           onPointerDown={(event) => event.currentTarget.setPointerCapture(event.pointerId)}
-          onPointerMove={drag} onKeyDown={onKeyDown} />
+          onPointerMove={drag}
+          onKeyDown={onKeyDown}
+        />
         <div class="split-detail">{props.detail}</div>
       </Show>
     </div>
@@ -122,28 +167,54 @@ export function Split(props: { name: string; open: boolean; list: JSX.Element; d
 
 /** The filter of a list. */
 export function FilterField(props: {
-  value: string; onInput: (value: string) => void; placeholder: string; help: string; unknown: string | null;
+  value: string;
+  onInput: (value: string) => void;
+  placeholder: string;
+  help: string;
+  unknown: string | null;
 }): JSX.Element {
   return (
     <div class="filter">
-      <input type="search" class="filter-input" value={props.value} placeholder={props.placeholder}
-        aria-label="Filter" aria-describedby="filter-help" spellcheck={false} autocomplete="off" title={props.help}
-        onInput={(event) => props.onInput(event.currentTarget.value)} />
-      <span id="filter-help" class="unseen">{props.help}</span>
+      <input
+        type="search"
+        class="filter-input"
+        value={props.value}
+        placeholder={props.placeholder}
+        aria-label="Filter"
+        aria-describedby="filter-help"
+        spellcheck={false}
+        autocomplete="off"
+        title={props.help}
+        onInput={(event) => props.onInput(event.currentTarget.value)}
+      />
+      <span id="filter-help" class="unseen">
+        {props.help}
+      </span>
       <Show when={props.unknown}>
-        {(name) => <span class="warn" role="status">{name()}: is no field; searched as text</span>}
+        {(name) => (
+          <span class="warn" role="status">
+            {name()}: is no field; searched as text
+          </span>
+        )}
       </Show>
     </div>
   );
 }
 
 /** A list of names and values. */
-export function Facts(props: { items: readonly (readonly [name: string, value: JSX.Element] | null)[] }): JSX.Element {
+export function Facts(props: {
+  items: readonly (readonly [name: string, value: JSX.Element] | null)[];
+}): JSX.Element {
   return (
     <dl class="facts">
-      <For each={props.items.filter((item) => item !== null)}>{([name, value]) => (
-        <><dt>{name}</dt><dd>{value}</dd></>
-      )}</For>
+      <For each={props.items.filter((item) => item !== null)}>
+        {([name, value]) => (
+          <>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </>
+        )}
+      </For>
     </dl>
   );
 }

@@ -2,7 +2,14 @@
 // the foot of the time at which they were seen. Where the page knows nothing, nothing is drawn.
 
 import { createMemo, createSignal, Show, type JSX } from "solid-js";
-import { axisEnd, HISTORY_SECONDS, largestRate, sampleAt, type RateHistory, type RateSample } from "../data/history.ts";
+import {
+  axisEnd,
+  HISTORY_SECONDS,
+  largestRate,
+  sampleAt,
+  type RateHistory,
+  type RateSample,
+} from "../data/history.ts";
 import { count, plural } from "../format.ts";
 import { counted } from "../state/session.ts";
 import { drawOn, type Drawing } from "./canvas.ts";
@@ -28,11 +35,15 @@ export function RatePlot(props: RatePlotProps): JSX.Element {
     const last = props.history.samples.at(-1);
     return last && last.until === null ? props.of(last) : null;
   });
-  drawOn(() => canvas, (drawing) => {
-    counted();
-    drawPlot(drawing, props, hover());
-    // It moves by whole pixels: that is three times a second, not sixty.
-  }, (width) => Math.floor((performance.now() / SPAN) * Math.max(1, width)));
+  drawOn(
+    () => canvas,
+    (drawing) => {
+      counted();
+      drawPlot(drawing, props, hover());
+      // It moves by whole pixels: that is three times a second, not sixty.
+    },
+    (width) => Math.floor((performance.now() / SPAN) * Math.max(1, width)),
+  );
   const label = (): string => `${props.label}: ${now() === null ? "unknown" : props.text(now() ?? 0)}`;
   return (
     <div class="plot" classList={{ small: props.small ?? false }}>
@@ -42,14 +53,22 @@ export function RatePlot(props: RatePlotProps): JSX.Element {
           <span class="plot-now">{now() === null ? "–" : props.text(now() ?? 0)}</span>
         </div>
       </Show>
-      <canvas ref={canvas} role="img" aria-label={label()}
+      <canvas
+        ref={canvas}
+        role="img"
+        aria-label={label()}
         onPointerMove={(event) => setHover(props.small ? null : event.offsetX)}
-        onPointerLeave={() => setHover(null)} />
+        onPointerLeave={() => setHover(null)}
+      />
     </div>
   );
 }
 
-function drawPlot({ context, width, height, color }: Drawing, props: RatePlotProps, hover: number | null): void {
+function drawPlot(
+  { context, width, height, color }: Drawing,
+  props: RatePlotProps,
+  hover: number | null,
+): void {
   const right = performance.now() - LAG;
   const left = right - SPAN;
   const foot = props.small ? height - 3 : height - 16;
@@ -60,7 +79,16 @@ function drawPlot({ context, width, height, color }: Drawing, props: RatePlotPro
   const y = (value: number): number => foot - (value / end) * (foot - head);
 
   context.font = `11px ${color("--sans")}`;
-  if (!props.small) drawAxis(context, { width, foot, head, end, text: props.text, line: color("--line"), ink: color("--muted") });
+  if (!props.small)
+    drawAxis(context, {
+      width,
+      foot,
+      head,
+      end,
+      text: props.text,
+      line: color("--line"),
+      ink: color("--muted"),
+    });
   else {
     context.fillStyle = color("--line");
     context.fillRect(0, foot, width, 1);
@@ -86,9 +114,16 @@ function drawPlot({ context, width, height, color }: Drawing, props: RatePlotPro
   context.fillStyle = color("--bad");
   const tall = props.small ? 3 : 6;
   for (const sample of samples) {
-    if (sample.dropped > 0 && sample.at >= left) context.fillRect(Math.round(x(sample.at)) - 1, foot + 1 - tall, props.small ? 2 : 3, tall);
+    if (sample.dropped > 0 && sample.at >= left)
+      context.fillRect(Math.round(x(sample.at)) - 1, foot + 1 - tall, props.small ? 2 : 3, tall);
   }
-  if (hover !== null) drawHover({ context, width, height, color }, props, { at: left + (hover / width) * SPAN, hover, foot, head });
+  if (hover !== null)
+    drawHover({ context, width, height, color }, props, {
+      at: left + (hover / width) * SPAN,
+      hover,
+      foot,
+      head,
+    });
 }
 
 interface AxisLook {
@@ -101,7 +136,10 @@ interface AxisLook {
   ink: string;
 }
 
-function drawAxis(context: CanvasRenderingContext2D, { width, foot, head, end, text, line, ink }: AxisLook): void {
+function drawAxis(
+  context: CanvasRenderingContext2D,
+  { width, foot, head, end, text, line, ink }: AxisLook,
+): void {
   context.strokeStyle = line;
   context.fillStyle = ink;
   context.lineWidth = 1;
@@ -115,7 +153,7 @@ function drawAxis(context: CanvasRenderingContext2D, { width, foot, head, end, t
   context.textAlign = "left";
   context.fillText(text(end), 0, head - 4);
   for (let minute = 1; minute < HISTORY_SECONDS / 60; minute++) {
-    const x = width - (minute * 60 / HISTORY_SECONDS) * width;
+    const x = width - ((minute * 60) / HISTORY_SECONDS) * width;
     context.textAlign = "center";
     context.fillText(`${minute} min ago`, x, foot + 13);
   }
@@ -130,7 +168,11 @@ interface HoverPlace {
   head: number;
 }
 
-function drawHover({ context, width, color }: Drawing, props: RatePlotProps, { at, hover, foot, head }: HoverPlace): void {
+function drawHover(
+  { context, width, color }: Drawing,
+  props: RatePlotProps,
+  { at, hover, foot, head }: HoverPlace,
+): void {
   context.strokeStyle = color("--muted");
   context.beginPath();
   context.moveTo(Math.round(hover) + 0.5, head);

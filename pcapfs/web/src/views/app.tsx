@@ -6,7 +6,16 @@ import { droppedPackets } from "../data/history.ts";
 import { count, packetRate, plural, rate } from "../format.ts";
 import { nextTheme, theme } from "../state/preferences.ts";
 import { go, refine, route, TABS, type CaptureTab, type Route } from "../state/route.ts";
-import { captures, daemonFailure, failure, isListed, lists, openCapture, retry, stream } from "../state/session.ts";
+import {
+  captures,
+  daemonFailure,
+  failure,
+  isListed,
+  lists,
+  openCapture,
+  retry,
+  stream,
+} from "../state/session.ts";
 import { focusFilter, listenForKeys, moveInList, type KeyAction } from "../ui/keyboard.ts";
 import { StateMark, Tabs } from "../ui/parts.tsx";
 import { CapturesView } from "./captures.tsx";
@@ -17,7 +26,11 @@ import { HttpView } from "./http.tsx";
 import { Overview } from "./overview.tsx";
 import { SaveDialog } from "./save_dialog.tsx";
 
-const TAB_TITLES: Readonly<Record<CaptureTab, string>> = { overview: "Overview", flows: "Flows", http: "HTTP" };
+const TAB_TITLES: Readonly<Record<CaptureTab, string>> = {
+  overview: "Overview",
+  flows: "Flows",
+  http: "HTTP",
+};
 
 /** The filter and the selection of each tab, for when one comes back to it. */
 const left = new Map<string, Route>();
@@ -51,7 +64,11 @@ export function App(): JSX.Element {
     { keys: ["k", "ArrowUp"], what: "Row before", act: () => moveInList("ArrowUp") },
     { keys: ["PageDown", "PageUp", "Home", "End"], what: "Through a list" },
     { keys: ["Escape"], what: "Close the details; leave the filter", act: () => refine({ item: null }) },
-    { keys: ["h"], what: "Hold the list, and let it go on", act: () => document.querySelector<HTMLElement>("[data-action=hold]")?.click() },
+    {
+      keys: ["h"],
+      what: "Hold the list, and let it go on",
+      act: () => document.querySelector<HTMLElement>("[data-action=hold]")?.click(),
+    },
     { keys: ["+", "-"], what: "Zoom the timeline of a flow" },
     { keys: ["t"], what: "Colours: as the system, light, dark", act: nextTheme },
   ];
@@ -69,7 +86,9 @@ export function App(): JSX.Element {
           {(capture) => <CaptureView capture={capture()} />}
         </Show>
       </Show>
-      <Show when={helps()}><HelpDialog actions={actions} onClose={() => setHelps(false)} /></Show>
+      <Show when={helps()}>
+        <HelpDialog actions={actions} onClose={() => setHelps(false)} />
+      </Show>
     </>
   );
 }
@@ -79,7 +98,9 @@ function MissingCapture(): JSX.Element {
     <Show when={isListed()}>
       <main class="blank">
         <p>{route().capture}: no such capture, or you may not read it.</p>
-        <p><a href="#/">All captures</a></p>
+        <p>
+          <a href="#/">All captures</a>
+        </p>
       </main>
     </Show>
   );
@@ -88,18 +109,44 @@ function MissingCapture(): JSX.Element {
 function TopBar(props: { onHelp: () => void }): JSX.Element {
   return (
     <header class="top">
-      <a href="#/" class="brand" aria-label="pcapfs, all captures">pcapfs</a>
+      <a href="#/" class="brand" aria-label="pcapfs, all captures">
+        pcapfs
+      </a>
       <nav class="crumbs" aria-label="Captures">
-        <For each={captures().map((one) => one.name)}>{(name) => (
-          <a href={`#/${encodeURIComponent(name)}`} class="crumb" aria-current={openCapture()?.name === name ? "page" : undefined}>{name}</a>
-        )}</For>
+        <For each={captures().map((one) => one.name)}>
+          {(name) => (
+            <a
+              href={`#/${encodeURIComponent(name)}`}
+              class="crumb"
+              aria-current={openCapture()?.name === name ? "page" : undefined}
+            >
+              {name}
+            </a>
+          )}
+        </For>
       </nav>
       <span class={`link link-${stream().is}`} role="status">
         <span class="dot" aria-hidden="true" />
         {{ connecting: "connecting", open: "live", paused: "paused", lost: "no connection" }[stream().is]}
       </span>
-      <button type="button" class="button" onClick={nextTheme} title="Colours (t)" aria-label={`Colours: ${theme()}`}>◐ {theme() === "system" ? "auto" : theme()}</button>
-      <button type="button" class="button" onClick={() => props.onHelp()} aria-label="Keys and help" title="Keys (?)">?</button>
+      <button
+        type="button"
+        class="button"
+        onClick={nextTheme}
+        title="Colours (t)"
+        aria-label={`Colours: ${theme()}`}
+      >
+        ◐ {theme() === "system" ? "auto" : theme()}
+      </button>
+      <button
+        type="button"
+        class="button"
+        onClick={() => props.onHelp()}
+        aria-label="Keys and help"
+        title="Keys (?)"
+      >
+        ?
+      </button>
     </header>
   );
 }
@@ -126,18 +173,35 @@ function ConnectionBanner(): JSX.Element {
   return (
     <Show when={lost() || failure() || daemonFailure() !== null}>
       <div class="banner" role="alert">
-        <Switch fallback={<span><strong>{why()?.message ?? "The server does not answer."}</strong> What is shown is from before. <Show when={lost()}>{wait()}</Show></span>}>
+        <Switch
+          fallback={
+            <span>
+              <strong>{why()?.message ?? "The server does not answer."}</strong> What is shown is from before.{" "}
+              <Show when={lost()}>{wait()}</Show>
+            </span>
+          }
+        >
           <Match when={why()?.status === 401}>
-            <span><strong>Not logged in.</strong> Open the address that <code>pcapfs web</code> has printed, with its token; a new one is printed when it is started again.</span>
+            <span>
+              <strong>Not logged in.</strong> Open the address that <code>pcapfs web</code> has printed, with
+              its token; a new one is printed when it is started again.
+            </span>
           </Match>
           <Match when={!lost() && daemonFailure()}>
-            <span><strong>{daemonFailure()}</strong> What is shown is from before. The page goes on when the daemon is back.</span>
+            <span>
+              <strong>{daemonFailure()}</strong> What is shown is from before. The page goes on when the
+              daemon is back.
+            </span>
           </Match>
           <Match when={why()?.status === 403}>
-            <span><strong>Refused.</strong> {why()?.message}</span>
+            <span>
+              <strong>Refused.</strong> {why()?.message}
+            </span>
           </Match>
         </Switch>
-        <button type="button" class="button" onClick={retry}>Try now</button>
+        <button type="button" class="button" onClick={retry}>
+          Try now
+        </button>
       </div>
     </Show>
   );
@@ -154,24 +218,47 @@ function CaptureView(props: { capture: Capture }): JSX.Element {
       <div class="capture-bar">
         <h1>{props.capture.name}</h1>
         <StateMark state={props.capture.state} />
-        <span class="muted cut capture-source">{props.capture.source} <Show when={props.capture.filter}><span class="mono">{props.capture.filter}</span></Show></span>
+        <span class="muted cut capture-source">
+          {props.capture.source}{" "}
+          <Show when={props.capture.filter}>
+            <span class="mono">{props.capture.filter}</span>
+          </Show>
+        </span>
         <span class="number rate-now">{packetRate(props.capture.status.rate.packets_per_second)}</span>
         <span class="number rate-now">{rate(props.capture.status.rate.bits_per_second, "b/s")}</span>
         <Show when={droppedPackets(props.capture) > 0}>
-          <a class="bad strong" href={`#/${encodeURIComponent(props.capture.name)}`}>{plural(droppedPackets(props.capture), "packet")} dropped</a>
+          <a class="bad strong" href={`#/${encodeURIComponent(props.capture.name)}`}>
+            {plural(droppedPackets(props.capture), "packet")} dropped
+          </a>
         </Show>
         <span class="spring" />
-        <button type="button" class="button" onClick={() => setSaves(true)}>Save packets…</button>
+        <button type="button" class="button" onClick={() => setSaves(true)}>
+          Save packets…
+        </button>
         <ControlButton capture={props.capture} />
       </div>
-      <Tabs label="Views of the capture" current={route().tab} onChoose={(id) => openTab(id as CaptureTab)}
-        items={TABS.map((id) => ({ id, title: TAB_TITLES[id], ...note(id) }))} />
-      <div role="tabpanel" class="tab-panel" aria-label={TAB_TITLES[route().tab]}><Switch>
-        <Match when={route().tab === "overview"}><Overview capture={props.capture} /></Match>
-        <Match when={route().tab === "flows" && lists()}>{(open) => <FlowsView capture={props.capture.name} lists={open()} />}</Match>
-        <Match when={route().tab === "http" && lists()}>{(open) => <HttpView capture={props.capture.name} lists={open()} />}</Match>
-      </Switch></div>
-      <Show when={saves()}><SaveDialog capture={props.capture.name} onClose={() => setSaves(false)} /></Show>
+      <Tabs
+        label="Views of the capture"
+        current={route().tab}
+        onChoose={(id) => openTab(id as CaptureTab)}
+        items={TABS.map((id) => ({ id, title: TAB_TITLES[id], ...note(id) }))}
+      />
+      <div role="tabpanel" class="tab-panel" aria-label={TAB_TITLES[route().tab]}>
+        <Switch>
+          <Match when={route().tab === "overview"}>
+            <Overview capture={props.capture} />
+          </Match>
+          <Match when={route().tab === "flows" && lists()}>
+            {(open) => <FlowsView capture={props.capture.name} lists={open()} />}
+          </Match>
+          <Match when={route().tab === "http" && lists()}>
+            {(open) => <HttpView capture={props.capture.name} lists={open()} />}
+          </Match>
+        </Switch>
+      </div>
+      <Show when={saves()}>
+        <SaveDialog capture={props.capture.name} onClose={() => setSaves(false)} />
+      </Show>
     </main>
   );
 }

@@ -24,11 +24,20 @@ export function ControlButton(props: { capture: Capture }): JSX.Element {
   };
   return (
     <Show when={props.capture.may_control}>
-      <button type="button" class="button" disabled={busy()} onClick={() => void act()}
-        aria-label={`${action() === "stop" ? "Stop" : "Start"} ${props.capture.name}`}>
+      <button
+        type="button"
+        class="button"
+        disabled={busy()}
+        onClick={() => void act()}
+        aria-label={`${action() === "stop" ? "Stop" : "Start"} ${props.capture.name}`}
+      >
         {action() === "stop" ? "Stop" : "Start"}
       </button>
-      <Show when={error()}><div class="bad small-text" role="alert">{error()}</div></Show>
+      <Show when={error()}>
+        <div class="bad small-text" role="alert">
+          {error()}
+        </div>
+      </Show>
     </Show>
   );
 }

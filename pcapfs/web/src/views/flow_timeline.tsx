@@ -5,7 +5,14 @@ import { createEffect, createMemo, createSignal, on, onCleanup, Show, type JSX }
 import { listPackets } from "../api/request.ts";
 import type { FlowPacket } from "../api/types.ts";
 import {
-  flagNames, nearest, NOTES, pan, timelinePacket, wholeSpan, zoom, type TimelinePacket,
+  flagNames,
+  nearest,
+  NOTES,
+  pan,
+  timelinePacket,
+  wholeSpan,
+  zoom,
+  type TimelinePacket,
 } from "../data/timeline.ts";
 import { ticks, type Span } from "../data/waterfall.ts";
 import { bytes, count, dateAndClock, duration, plural } from "../format.ts";
@@ -35,7 +42,13 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
     stop = new AbortController();
     const own = stop;
     try {
-      const page = await listPackets(props.capture, props.flow, again ? null : cursor(), PAGE_SIZE, own.signal);
+      const page = await listPackets(
+        props.capture,
+        props.flow,
+        again ? null : cursor(),
+        PAGE_SIZE,
+        own.signal,
+      );
       const found = page.packets.map(timelinePacket);
       setPackets([...(again ? [] : packets()), ...found].sort((a, b) => a.at - b.at));
       setCursor(page.next);
@@ -45,22 +58,33 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
       if (!own.signal.aborted) setState({ error: error instanceof Error ? error.message : String(error) });
     }
   };
-  createEffect(on(() => [props.capture, props.flow] as const, () => {
-    setPackets([]);
-    setCursor(null);
-    setSelected(null);
-    setView(null);
-    setState("loading");
-    setWhy(null);
-    const timer = window.setTimeout(() => void load(true), SETTLE);
-    onCleanup(() => (window.clearTimeout(timer), stop.abort()));
-  }));
+  createEffect(
+    on(
+      () => [props.capture, props.flow] as const,
+      () => {
+        setPackets([]);
+        setCursor(null);
+        setSelected(null);
+        setView(null);
+        setState("loading");
+        setWhy(null);
+        const timer = window.setTimeout(() => void load(true), SETTLE);
+        onCleanup(() => (window.clearTimeout(timer), stop.abort()));
+      },
+    ),
+  );
   // The flow goes on. A long one is loaded on demand only.
-  createEffect(on(() => props.packets, (now) => {
-    if (now === null || state() !== "all" || now <= packets().length || packets().length > PAGE_SIZE) return;
-    const timer = window.setTimeout(() => void load(true), REFRESH);
-    onCleanup(() => window.clearTimeout(timer));
-  }));
+  createEffect(
+    on(
+      () => props.packets,
+      (now) => {
+        if (now === null || state() !== "all" || now <= packets().length || packets().length > PAGE_SIZE)
+          return;
+        const timer = window.setTimeout(() => void load(true), REFRESH);
+        onCleanup(() => window.clearTimeout(timer));
+      },
+    ),
+  );
   const first = (): number => packets()[0]?.at ?? 0;
   const failed = (): string | null => {
     const now = state();
@@ -68,45 +92,106 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
   };
   return (
     <div class="timeline">
-      <TimelineDrawing packets={packets()} whole={whole()} view={view() ?? whole()} onView={setView}
-        selected={selected()} onSelect={setSelected} />
+      <TimelineDrawing
+        packets={packets()}
+        whole={whole()}
+        view={view() ?? whole()}
+        onView={setView}
+        selected={selected()}
+        onSelect={setSelected}
+      />
       <div class="timeline-bar">
         <Legend />
         <span class="timeline-tools">
           <span class="muted">{plural(packets().length, "packet")}</span>
-          <Show when={why()}><span class="warn">{why()}</span></Show>
-          <button type="button" class="button" disabled={view() === null} onClick={() => setView(null)}>Fit</button>
+          <Show when={why()}>
+            <span class="warn">{why()}</span>
+          </Show>
+          <button type="button" class="button" disabled={view() === null} onClick={() => setView(null)}>
+            Fit
+          </button>
           <Show when={state() === "more" && packets().length < MAX_PACKETS}>
-            <button type="button" class="button" onClick={() => void load(false)}>More packets</button>
+            <button type="button" class="button" onClick={() => void load(false)}>
+              More packets
+            </button>
           </Show>
           <Show when={state() === "more" && packets().length >= MAX_PACKETS}>
             <span class="warn">The first {count(packets().length)}; packets.pcap has all</span>
           </Show>
         </span>
       </div>
-      <Grid label="Packets of the flow" columns={columns(first)} rows={packets()} keyOf={(one) => one.packet.number}
-        selected={selected()} onSelect={(one) => setSelected(one?.packet.number ?? null)}
+      <Grid
+        label="Packets of the flow"
+        columns={columns(first)}
+        rows={packets()}
+        keyOf={(one) => one.packet.number}
+        selected={selected()}
+        onSelect={(one) => setSelected(one?.packet.number ?? null)}
         rowClass={(one) => (one.packet.note ? `note-${one.packet.note}` : "")}
-        empty={failed() ?? (state() === "loading" ? "Loading…" : "No packets of this flow are in the ring any more.")} />
+        empty={
+          failed() ??
+          (state() === "loading" ? "Loading…" : "No packets of this flow are in the ring any more.")
+        }
+      />
     </div>
   );
 }
 
 const columns = (first: () => number): readonly GridColumn<TimelinePacket>[] => [
-  { id: "at", title: "Time", width: 72, align: "end", cell: (one) => <span title={dateAndClock(one().at)}>{duration(one().at - first())}</span> },
-  { id: "direction", title: "From", width: 46, cell: (one) => <span class={`from-${one().packet.direction}`}>{one().packet.direction}</span> },
+  {
+    id: "at",
+    title: "Time",
+    width: 72,
+    align: "end",
+    cell: (one) => <span title={dateAndClock(one().at)}>{duration(one().at - first())}</span>,
+  },
+  {
+    id: "direction",
+    title: "From",
+    width: 46,
+    cell: (one) => <span class={`from-${one().packet.direction}`}>{one().packet.direction}</span>,
+  },
   { id: "flags", title: "Flags", width: 84, cell: (one) => flagNames(one().packet.flags) },
-  { id: "payload", title: "Payload", width: 58, align: "end", cell: (one) => (one().packet.payload > 0 ? count(one().packet.payload) : "") },
-  { id: "sequence", title: "Sequence", width: 84, align: "end", leaves: 2, cell: (one) => one().packet.sequence ?? "" },
-  { id: "number", title: "Packet", width: 66, align: "end", leaves: 1, hint: "Number of the packet in packets.pcap", cell: (one) => <span class="muted">{one().packet.number}</span> },
-  { id: "note", title: "Note", width: 110, grow: 1, cell: (one) => <span title={NOTES[one().packet.note ?? ""]}>{NOTES[one().packet.note ?? ""] ?? ""}</span> },
+  {
+    id: "payload",
+    title: "Payload",
+    width: 58,
+    align: "end",
+    cell: (one) => (one().packet.payload > 0 ? count(one().packet.payload) : ""),
+  },
+  {
+    id: "sequence",
+    title: "Sequence",
+    width: 84,
+    align: "end",
+    leaves: 2,
+    cell: (one) => one().packet.sequence ?? "",
+  },
+  {
+    id: "number",
+    title: "Packet",
+    width: 66,
+    align: "end",
+    leaves: 1,
+    hint: "Number of the packet in packets.pcap",
+    cell: (one) => <span class="muted">{one().packet.number}</span>,
+  },
+  {
+    id: "note",
+    title: "Note",
+    width: 110,
+    grow: 1,
+    cell: (one) => <span title={NOTES[one().packet.note ?? ""]}>{NOTES[one().packet.note ?? ""] ?? ""}</span>,
+  },
 ];
 
 function Legend(): JSX.Element {
   return (
     <span class="legend" aria-hidden="true">
-      <span class="key key-client">client</span><span class="key key-server">server</span>
-      <span class="key key-retransmission">sent again</span><span class="key key-out_of_order">out of order</span>
+      <span class="key key-client">client</span>
+      <span class="key key-server">server</span>
+      <span class="key key-retransmission">sent again</span>
+      <span class="key key-out_of_order">out of order</span>
       <span class="key key-gap_before">gap</span>
     </span>
   );
@@ -126,7 +211,10 @@ function TimelineDrawing(props: DrawingProps): JSX.Element {
   const [hover, setHover] = createSignal<number | null>(null);
   let dragged: number | null = null;
   let moved = false;
-  drawOn(() => canvas, (drawing) => drawTimeline(drawing, props, hover()));
+  drawOn(
+    () => canvas,
+    (drawing) => drawTimeline(drawing, props, hover()),
+  );
   const timeAt = (x: number): number =>
     props.view.from + (x / Math.max(1, canvas.clientWidth)) * (props.view.to - props.view.from);
   const onWheel = (event: WheelEvent): void => {
@@ -152,7 +240,8 @@ function TimelineDrawing(props: DrawingProps): JSX.Element {
     if (step !== undefined) {
       const next = props.packets[Math.min(props.packets.length - 1, Math.max(0, at + step))];
       if (next) props.onSelect(next.packet.number);
-    } else if (event.key === "+" || event.key === "=") props.onView(zoom(props.view, props.whole, middle, 0.5));
+    } else if (event.key === "+" || event.key === "=")
+      props.onView(zoom(props.view, props.whole, middle, 0.5));
     else if (event.key === "-") props.onView(zoom(props.view, props.whole, middle, 2));
     else return;
     event.preventDefault();
@@ -163,8 +252,14 @@ function TimelineDrawing(props: DrawingProps): JSX.Element {
     return `${plural(props.packets.length, "packet")} in time, ${count(notes)} with a note. Arrow keys choose one, plus and minus zoom.`;
   };
   return (
-    <canvas class="timeline-canvas" ref={canvas} role="img" aria-label={summary()} tabindex="0"
-      on:wheel={{ handleEvent: onWheel, passive: false }} onKeyDown={onKeyDown}
+    <canvas
+      class="timeline-canvas"
+      ref={canvas}
+      role="img"
+      aria-label={summary()}
+      tabindex="0"
+      on:wheel={{ handleEvent: onWheel, passive: false }}
+      onKeyDown={onKeyDown}
       onPointerDown={(event) => {
         dragged = event.offsetX;
         moved = false;
@@ -175,7 +270,9 @@ function TimelineDrawing(props: DrawingProps): JSX.Element {
         const one = moved ? undefined : props.packets[nearest(props.packets, timeAt(event.offsetX))];
         if (one) props.onSelect(one.packet.number);
       }}
-      onPointerMove={onPointerMove} onPointerLeave={() => setHover(null)} />
+      onPointerMove={onPointerMove}
+      onPointerLeave={() => setHover(null)}
+    />
   );
 }
 
@@ -205,7 +302,11 @@ function drawTimeline(drawing: Drawing, props: DrawingProps, hover: number | nul
   if (hover !== null && props.packets.length > 0) drawPacketHover(drawing, props, x, hover);
 }
 
-function drawTimeAxis({ context, width, height, color }: Drawing, { view, packets }: DrawingProps, x: (at: number) => number): void {
+function drawTimeAxis(
+  { context, width, height, color }: Drawing,
+  { view, packets }: DrawingProps,
+  x: (at: number) => number,
+): void {
   const start = packets[0]?.at ?? view.from;
   const before = Math.max(0, view.from - start);
   context.textAlign = "left";
@@ -227,7 +328,11 @@ interface PacketPlace {
   thick: number;
 }
 
-function drawPacket({ context, height, color }: Drawing, { packet, height: share }: TimelinePacket, { x, middle, thick }: PacketPlace): void {
+function drawPacket(
+  { context, height, color }: Drawing,
+  { packet, height: share }: TimelinePacket,
+  { x, middle, thick }: PacketPlace,
+): void {
   const tall = 4 + share * ((height - AXIS) / 2 - 14);
   const isClient = packet.direction === "client";
   const name = packet.note === null ? `--${packet.direction}` : `--${packet.note.replaceAll("_", "-")}`;
@@ -249,7 +354,12 @@ function drawPacket({ context, height, color }: Drawing, { packet, height: share
   }
 }
 
-function drawPacketHover({ context, width, color }: Drawing, props: DrawingProps, x: (at: number) => number, hover: number): void {
+function drawPacketHover(
+  { context, width, color }: Drawing,
+  props: DrawingProps,
+  x: (at: number) => number,
+  hover: number,
+): void {
   const at = props.view.from + (hover / width) * (props.view.to - props.view.from);
   const one = props.packets[nearest(props.packets, at)];
   if (!one) return;
@@ -265,6 +375,13 @@ function drawPacketHover({ context, width, color }: Drawing, props: DrawingProps
 }
 
 function describe(packet: FlowPacket, since: number): string {
-  return [`+${duration(since)}`, packet.direction, flagNames(packet.flags),
-    packet.payload > 0 ? bytes(packet.payload) : "", NOTES[packet.note ?? ""] ?? ""].filter(Boolean).join("  ");
+  return [
+    `+${duration(since)}`,
+    packet.direction,
+    flagNames(packet.flags),
+    packet.payload > 0 ? bytes(packet.payload) : "",
+    NOTES[packet.note ?? ""] ?? "",
+  ]
+    .filter(Boolean)
+    .join("  ");
 }

@@ -20,22 +20,114 @@ function trouble(row: FlowRow): string {
 }
 
 const COLUMNS: readonly GridColumn<FlowRow>[] = [
-  { id: "number", title: "#", width: 56, align: "end", sort: "number", cell: (row) => <span class="muted">{row().key}</span> },
-  { id: "first", title: "First", width: 92, sort: "first", leaves: 4, cell: (row) => <span title={dateAndClock(row().first)}>{clock(row().first)}</span> },
+  {
+    id: "number",
+    title: "#",
+    width: 56,
+    align: "end",
+    sort: "number",
+    cell: (row) => <span class="muted">{row().key}</span>,
+  },
+  {
+    id: "first",
+    title: "First",
+    width: 92,
+    sort: "first",
+    leaves: 4,
+    cell: (row) => <span title={dateAndClock(row().first)}>{clock(row().first)}</span>,
+  },
   { id: "application", title: "Kind", width: 44, sort: "application", cell: (row) => row().application },
-  { id: "client", title: "Client", width: 130, grow: 2, sort: "client", cell: (row) => <span class="mono" title={row().client}>{row().client}</span> },
-  { id: "server", title: "Server", width: 130, grow: 2, sort: "server", cell: (row) => <span class="mono" title={row().server}>{row().server}</span> },
-  { id: "about", title: "About", width: 120, grow: 2, sort: "about", leaves: 5, hint: "Name of the server in TLS, or the number of transactions", cell: (row) => <span title={row().about}>{row().about}</span> },
-  { id: "state", title: "State", width: 72, sort: "state", leaves: 2, cell: (row) => <span class={`flow-state is-${row().state}`}>{row().state.replace("_", " ")}</span> },
-  { id: "packets", title: "Packets", width: 64, align: "end", sort: "packets", largestFirst: true, leaves: 6, cell: (row) => count(row().packets) },
-  { id: "bytes", title: "Bytes", width: 70, align: "end", sort: "bytes", largestFirst: true, leaves: 1, cell: (row) => bytes(row().bytes) },
-  { id: "duration", title: "Duration", width: 76, align: "end", sort: "duration", largestFirst: true, leaves: 7, cell: (row) => duration(row().durationUs) },
-  { id: "trouble", title: "Trouble", width: 96, grow: 1, sort: "trouble", largestFirst: true, leaves: 3, hint: "Gaps, retransmissions, segments out of order", cell: (row) => (
-    <span title={trouble(row())} classList={{ bad: row().gaps > 0, warn: row().gaps === 0 }}>{trouble(row())}</span>
-  ) },
+  {
+    id: "client",
+    title: "Client",
+    width: 130,
+    grow: 2,
+    sort: "client",
+    cell: (row) => (
+      <span class="mono" title={row().client}>
+        {row().client}
+      </span>
+    ),
+  },
+  {
+    id: "server",
+    title: "Server",
+    width: 130,
+    grow: 2,
+    sort: "server",
+    cell: (row) => (
+      <span class="mono" title={row().server}>
+        {row().server}
+      </span>
+    ),
+  },
+  {
+    id: "about",
+    title: "About",
+    width: 120,
+    grow: 2,
+    sort: "about",
+    leaves: 5,
+    hint: "Name of the server in TLS, or the number of transactions",
+    cell: (row) => <span title={row().about}>{row().about}</span>,
+  },
+  {
+    id: "state",
+    title: "State",
+    width: 72,
+    sort: "state",
+    leaves: 2,
+    cell: (row) => <span class={`flow-state is-${row().state}`}>{row().state.replace("_", " ")}</span>,
+  },
+  {
+    id: "packets",
+    title: "Packets",
+    width: 64,
+    align: "end",
+    sort: "packets",
+    largestFirst: true,
+    leaves: 6,
+    cell: (row) => count(row().packets),
+  },
+  {
+    id: "bytes",
+    title: "Bytes",
+    width: 70,
+    align: "end",
+    sort: "bytes",
+    largestFirst: true,
+    leaves: 1,
+    cell: (row) => bytes(row().bytes),
+  },
+  {
+    id: "duration",
+    title: "Duration",
+    width: 76,
+    align: "end",
+    sort: "duration",
+    largestFirst: true,
+    leaves: 7,
+    cell: (row) => duration(row().durationUs),
+  },
+  {
+    id: "trouble",
+    title: "Trouble",
+    width: 96,
+    grow: 1,
+    sort: "trouble",
+    largestFirst: true,
+    leaves: 3,
+    hint: "Gaps, retransmissions, segments out of order",
+    cell: (row) => (
+      <span title={trouble(row())} classList={{ bad: row().gaps > 0, warn: row().gaps === 0 }}>
+        {trouble(row())}
+      </span>
+    ),
+  },
 ];
 
-const HELP = "Words are searched in addresses, names and states. Fields: host: client: server: port: app: state: bytes:>10k packets: ms:>100 has:gap has:retransmission flow:. A minus before a word excludes it.";
+const HELP =
+  "Words are searched in addresses, names and states. Fields: host: client: server: port: app: state: bytes:>10k packets: ms:>100 has:gap has:retransmission flow:. A minus before a word excludes it.";
 
 export function FlowsView(props: { capture: string; lists: CaptureLists }): JSX.Element {
   const list = (): CaptureLists["flows"] => props.lists.flows;
@@ -45,22 +137,52 @@ export function FlowsView(props: { capture: string; lists: CaptureLists }): JSX.
     const number = Number(route().item);
     return route().item !== null && Number.isSafeInteger(number) ? number : null;
   });
-  const grows = (): boolean => !held.is() && !list().order().descending && ["", "number", "first"].includes(list().order().column);
+  const grows = (): boolean =>
+    !held.is() && !list().order().descending && ["", "number", "first"].includes(list().order().column);
   return (
     <div class="list-view">
       <ListBar list={list()} held={held} what={["flow", "flows"]} capture={props.capture}>
-        <FilterField value={route().filter} placeholder="Filter: host:10.0.0.1 port:443 -dns" help={HELP}
-          unknown={list().unknownField()} onInput={(filter) => refine({ filter })} />
+        <FilterField
+          value={route().filter}
+          placeholder="Filter: host:10.0.0.1 port:443 -dns"
+          help={HELP}
+          unknown={list().unknownField()}
+          onInput={(filter) => refine({ filter })}
+        />
       </ListBar>
-      <Split name="flows" open={selected() !== null}
+      <Split
+        name="flows"
+        open={selected() !== null}
         list={
-          <Grid label="Flows" columns={COLUMNS} rows={held.rows()} keyOf={(row) => row.key} selected={selected()}
-            order={list().order()} onOrder={(order) => list().sort(order)} grows={grows()}
+          <Grid
+            label="Flows"
+            columns={COLUMNS}
+            rows={held.rows()}
+            keyOf={(row) => row.key}
+            selected={selected()}
+            order={list().order()}
+            onOrder={(order) => list().sort(order)}
+            grows={grows()}
             onSelect={(row) => refine({ item: row ? String(row.key) : null })}
             rowClass={(row) => (row.ended ? "ended" : "")}
-            empty={<Show when={list().size() > 0} fallback={list().loading() ? "Loading…" : "No flows yet. They appear with their first packet."}>No flow matches the filter.</Show>} />
+            empty={
+              <Show
+                when={list().size() > 0}
+                fallback={
+                  list().loading() ? "Loading…" : "No flows yet. They appear with their first packet."
+                }
+              >
+                No flow matches the filter.
+              </Show>
+            }
+          />
         }
-        detail={<Show when={selected() !== null}><FlowDetail capture={props.capture} flow={selected() ?? 0} row={list().byKey(selected() ?? 0)} /></Show>} />
+        detail={
+          <Show when={selected() !== null}>
+            <FlowDetail capture={props.capture} flow={selected() ?? 0} row={list().byKey(selected() ?? 0)} />
+          </Show>
+        }
+      />
     </div>
   );
 }

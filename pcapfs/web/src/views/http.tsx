@@ -11,30 +11,107 @@ import { FilterField, Split } from "../ui/parts.tsx";
 import { HttpDetail } from "./http_detail.tsx";
 import { createHeld, ListBar } from "./list_bar.tsx";
 
-const HELP = "Words are searched in method, status, URL and type. Fields: status:404 status:5xx method:post host: type:json client: flow: bytes:>10k ms:>100 header:cookie is:incomplete. A minus before a word excludes it.";
+const HELP =
+  "Words are searched in method, status, URL and type. Fields: status:404 status:5xx method:post host: type:json client: flow: bytes:>10k ms:>100 header:cookie is:incomplete. A minus before a word excludes it.";
 
 /** The axis of the waterfall: bars are at their time, or their beginnings are aligned. */
 type Axis = { kind: "clock"; span: Span } | { kind: "duration"; span: Span };
 
 const statusClass = (status: number | null): string =>
-  status === null ? "muted" : status >= 500 ? "bad strong" : status >= 400 ? "bad" : status >= 300 ? "muted" : "";
+  status === null
+    ? "muted"
+    : status >= 500
+      ? "bad strong"
+      : status >= 400
+        ? "bad"
+        : status >= 300
+          ? "muted"
+          : "";
 
 function columns(axis: () => Axis, turn: () => void): readonly GridColumn<TransactionRow>[] {
   return [
-    { id: "status", title: "Status", width: 46, align: "end", sort: "status", cell: (row) => (
-      <span class={statusClass(row().status)} title={row().why ?? undefined}>{row().status ?? "–"}{row().complete ? "" : "!"}</span>
-    ) },
+    {
+      id: "status",
+      title: "Status",
+      width: 46,
+      align: "end",
+      sort: "status",
+      cell: (row) => (
+        <span class={statusClass(row().status)} title={row().why ?? undefined}>
+          {row().status ?? "–"}
+          {row().complete ? "" : "!"}
+        </span>
+      ),
+    },
     { id: "method", title: "Method", width: 52, sort: "method", cell: (row) => row().method },
-    { id: "url", title: "URL", width: 150, grow: 3, sort: "url", cell: (row) => (
-      <span class="url" title={row().host + row().target}><span class="muted">{row().host}</span>{row().target}</span>
-    ) },
-    { id: "client", title: "Client", width: 130, sort: "client", leaves: 6, cell: (row) => <span class="mono">{row().client}</span> },
-    { id: "type", title: "Type", width: 90, grow: 1, sort: "type", leaves: 4, cell: (row) => <span title={row().type}>{row().type.replace(/^(application|text)\//, "")}</span> },
-    { id: "bytes", title: "Size", width: 66, align: "end", sort: "bytes", largestFirst: true, leaves: 3, hint: "Bytes of the response's body, decoded", cell: (row) => bytes(row().bytes) },
-    { id: "duration", title: "Time", width: 66, align: "end", sort: "duration", largestFirst: true, leaves: 1, cell: (row) => duration(row().durationUs) },
-    { id: "time", title: "Started", width: 88, sort: "time", leaves: 5, cell: (row) => <span title={dateAndClock(began(row()))}>{clock(began(row()))}</span> },
-    { id: "waterfall", title: "", width: 150, grow: 2, leaves: 2,
-      head: () => <WaterfallHead axis={axis()} onTurn={turn} />, cell: (row) => <WaterfallCell row={row()} axis={axis()} /> },
+    {
+      id: "url",
+      title: "URL",
+      width: 150,
+      grow: 3,
+      sort: "url",
+      cell: (row) => (
+        <span class="url" title={row().host + row().target}>
+          <span class="muted">{row().host}</span>
+          {row().target}
+        </span>
+      ),
+    },
+    {
+      id: "client",
+      title: "Client",
+      width: 130,
+      sort: "client",
+      leaves: 6,
+      cell: (row) => <span class="mono">{row().client}</span>,
+    },
+    {
+      id: "type",
+      title: "Type",
+      width: 90,
+      grow: 1,
+      sort: "type",
+      leaves: 4,
+      cell: (row) => <span title={row().type}>{row().type.replace(/^(application|text)\//, "")}</span>,
+    },
+    {
+      id: "bytes",
+      title: "Size",
+      width: 66,
+      align: "end",
+      sort: "bytes",
+      largestFirst: true,
+      leaves: 3,
+      hint: "Bytes of the response's body, decoded",
+      cell: (row) => bytes(row().bytes),
+    },
+    {
+      id: "duration",
+      title: "Time",
+      width: 66,
+      align: "end",
+      sort: "duration",
+      largestFirst: true,
+      leaves: 1,
+      cell: (row) => duration(row().durationUs),
+    },
+    {
+      id: "time",
+      title: "Started",
+      width: 88,
+      sort: "time",
+      leaves: 5,
+      cell: (row) => <span title={dateAndClock(began(row()))}>{clock(began(row()))}</span>,
+    },
+    {
+      id: "waterfall",
+      title: "",
+      width: 150,
+      grow: 2,
+      leaves: 2,
+      head: () => <WaterfallHead axis={axis()} onTurn={turn} />,
+      cell: (row) => <WaterfallCell row={row()} axis={axis()} />,
+    },
   ];
 }
 
@@ -51,7 +128,8 @@ export function HttpView(props: { capture: string; lists: CaptureLists }): JSX.E
   const selectedRow = createMemo(() => (selected() === null ? undefined : list().byKey(selected() ?? 0)));
   // The axis has what is in view: that of a long capture would show each bar as a dot.
   const axis = createMemo((): Axis => {
-    if (kind() === "clock") return { kind: "clock", span: union(inView().map((row) => spanOf(row.phases))) ?? { from: 0, to: 1 } };
+    if (kind() === "clock")
+      return { kind: "clock", span: union(inView().map((row) => spanOf(row.phases))) ?? { from: 0, to: 1 } };
     const longest = inView().reduce((most, row) => {
       const span = spanOf(row.phases);
       return Math.max(most, span ? span.to - span.from : 0);
@@ -59,26 +137,60 @@ export function HttpView(props: { capture: string; lists: CaptureLists }): JSX.E
     return { kind: "duration", span: { from: 0, to: longest } };
   });
   const all = columns(axis, () => setKind((now) => (now === "clock" ? "duration" : "clock")));
-  const grows = (): boolean => !held.is() && !list().order().descending && ["", "time"].includes(list().order().column);
+  const grows = (): boolean =>
+    !held.is() && !list().order().descending && ["", "time"].includes(list().order().column);
   return (
     <div class="list-view">
       <ListBar list={list()} held={held} what={["transaction", "transactions"]} capture={props.capture}>
-        <FilterField value={route().filter} placeholder="Filter: status:5xx host:example.com ms:>200" help={HELP}
-          unknown={list().unknownField()} onInput={(filter) => refine({ filter })} />
+        <FilterField
+          value={route().filter}
+          placeholder="Filter: status:5xx host:example.com ms:>200"
+          help={HELP}
+          unknown={list().unknownField()}
+          onInput={(filter) => refine({ filter })}
+        />
       </ListBar>
-      <Split name="http" open={selected() !== null}
+      <Split
+        name="http"
+        open={selected() !== null}
         list={
-          <Grid label="HTTP transactions" columns={all} rows={held.rows()} keyOf={(row) => row.key} selected={selected()}
-            order={list().order()} onOrder={(order) => list().sort(order)} grows={grows()} onWindow={setInView}
+          <Grid
+            label="HTTP transactions"
+            columns={all}
+            rows={held.rows()}
+            keyOf={(row) => row.key}
+            selected={selected()}
+            order={list().order()}
+            onOrder={(order) => list().sort(order)}
+            grows={grows()}
+            onWindow={setInView}
             onSelect={(row) => refine({ item: row ? `${row.flow}.${row.index}` : null })}
             rowClass={(row) => (row.complete ? "" : "incomplete")}
-            empty={<Show when={list().size() > 0} fallback={list().loading() ? "Loading…" : "No HTTP transactions yet. They appear when they end."}>No transaction matches the filter.</Show>} />
+            empty={
+              <Show
+                when={list().size() > 0}
+                fallback={
+                  list().loading() ? "Loading…" : "No HTTP transactions yet. They appear when they end."
+                }
+              >
+                No transaction matches the filter.
+              </Show>
+            }
+          />
         }
         detail={
-          <Show when={selectedRow()} fallback={<p class="blank muted">{list().loading() ? "Loading…" : "This transaction is not in the list any more."}</p>}>
+          <Show
+            when={selectedRow()}
+            fallback={
+              <p class="blank muted">
+                {list().loading() ? "Loading…" : "This transaction is not in the list any more."}
+              </p>
+            }
+          >
             {(row) => <HttpDetail capture={props.capture} row={row()} />}
           </Show>
-        } />
+        }
+      />
     </div>
   );
 }
@@ -91,11 +203,28 @@ function WaterfallHead(props: { axis: Axis; onTurn: () => void }): JSX.Element {
   };
   return (
     <div class="waterfall-head">
-      <For each={marks()}>{(tick) => (
-        <span class="tick" style={{ left: `${place(tick, { from: 0, to: props.axis.span.to - props.axis.span.from }) * 100}%` }}>{duration(tick)}</span>
-      )}</For>
-      <button type="button" class="axis-turn" onClick={() => props.onTurn()}
-        title={props.axis.kind === "clock" ? "Bars are at their time; click to align their beginnings" : "Beginnings are aligned; click to place bars at their time"}>
+      <For each={marks()}>
+        {(tick) => (
+          <span
+            class="tick"
+            style={{
+              left: `${place(tick, { from: 0, to: props.axis.span.to - props.axis.span.from }) * 100}%`,
+            }}
+          >
+            {duration(tick)}
+          </span>
+        )}
+      </For>
+      <button
+        type="button"
+        class="axis-turn"
+        onClick={() => props.onTurn()}
+        title={
+          props.axis.kind === "clock"
+            ? "Bars are at their time; click to align their beginnings"
+            : "Beginnings are aligned; click to place bars at their time"
+        }
+      >
         {props.axis.kind === "clock" ? "Clock" : "Length"}
       </button>
     </div>
@@ -108,12 +237,18 @@ function WaterfallCell(props: { row: TransactionRow; axis: Axis }): JSX.Element 
     const shift = props.axis.kind === "duration" && whole ? whole.from : 0;
     return bars(props.row.phases).map(({ phase, span }) => {
       const from = place(span.from - shift, props.axis.span);
-      return { phase, left: `${from * 100}%`, width: `${(place(span.to - shift, props.axis.span) - from) * 100}%` };
+      return {
+        phase,
+        left: `${from * 100}%`,
+        width: `${(place(span.to - shift, props.axis.span) - from) * 100}%`,
+      };
     });
   };
   return (
     <div class="waterfall" aria-hidden="true">
-      <For each={drawn()}>{(bar) => <span class={`bar bar-${bar.phase}`} style={{ left: bar.left, width: bar.width }} />}</For>
+      <For each={drawn()}>
+        {(bar) => <span class={`bar bar-${bar.phase}`} style={{ left: bar.left, width: bar.width }} />}
+      </For>
     </div>
   );
 }

@@ -21,8 +21,15 @@ const MAX_INLINE_BODY = 64 << 10;
 async function curlOf(capture: string, transaction: Transaction): Promise<CurlCommand> {
   const { file, bytes: size } = transaction.request_body;
   let body: string | null = null;
-  if (file !== null && size !== null && size <= MAX_INLINE_BODY && transaction.request_body.encoding === null) {
-    body = asText(await previewBody(flowFileUrl(capture, transaction.flow, file), new AbortController().signal));
+  if (
+    file !== null &&
+    size !== null &&
+    size <= MAX_INLINE_BODY &&
+    transaction.request_body.encoding === null
+  ) {
+    body = asText(
+      await previewBody(flowFileUrl(capture, transaction.flow, file), new AbortController().signal),
+    );
   }
   const command = curlCommand(transaction, body);
   if (!command) throw new Error("Its request line makes no URL");
@@ -32,65 +39,146 @@ async function curlOf(capture: string, transaction: Transaction): Promise<CurlCo
 export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX.Element {
   const transaction = createMemo(() => JSON.parse(props.row.line) as Transaction);
   const [left, setLeft] = createSignal<readonly string[]>([]);
-  createEffect(on(() => props.row.key, () => setLeft([])));
+  createEffect(
+    on(
+      () => props.row.key,
+      () => setLeft([]),
+    ),
+  );
   const copied = async (): Promise<string> => {
     const command = await curlOf(props.capture, transaction());
     setLeft(command.left);
     return command.text;
   };
-  const size = (body: MessageBody): string => (body.wire_bytes > 0 ? bytes(body.bytes ?? body.wire_bytes) : "none");
+  const size = (body: MessageBody): string =>
+    body.wire_bytes > 0 ? bytes(body.bytes ?? body.wire_bytes) : "none";
   const sentFile = (): string | null => transaction().response_body.file;
   return (
     <section class="detail" aria-label="Transaction">
       <header class="detail-head">
-        <h2 class="cut" title={props.row.host + props.row.target}>{props.row.method} <span class="mono">{props.row.host}{props.row.target}</span></h2>
-        <button type="button" class="button close" aria-label="Close the details" onClick={() => refine({ item: null })}>✕</button>
+        <h2 class="cut" title={props.row.host + props.row.target}>
+          {props.row.method}{" "}
+          <span class="mono">
+            {props.row.host}
+            {props.row.target}
+          </span>
+        </h2>
+        <button
+          type="button"
+          class="button close"
+          aria-label="Close the details"
+          onClick={() => refine({ item: null })}
+        >
+          ✕
+        </button>
       </header>
       <div class="detail-actions">
-        <CopyButton text={copied} title="Copies the request as a command for a shell">Copy as curl</CopyButton>
-        <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, "http.har")} title="All transactions of its flow">HAR</a>
-        <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, "packets.pcap")} title="The packets of its flow">Packets</a>
+        <CopyButton text={copied} title="Copies the request as a command for a shell">
+          Copy as curl
+        </CopyButton>
+        <a
+          class="button"
+          download=""
+          href={flowFileUrl(props.capture, props.row.flow, "http.har")}
+          title="All transactions of its flow"
+        >
+          HAR
+        </a>
+        <a
+          class="button"
+          download=""
+          href={flowFileUrl(props.capture, props.row.flow, "packets.pcap")}
+          title="The packets of its flow"
+        >
+          Packets
+        </a>
         <Show when={sentFile()}>
-          {(file) => <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, file())}>Body</a>}
+          {(file) => (
+            <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, file())}>
+              Body
+            </a>
+          )}
         </Show>
-        <button type="button" class="button" onClick={() => go({ capture: props.capture, tab: "flows", item: String(props.row.flow) })}>Flow {props.row.flow}</button>
+        <button
+          type="button"
+          class="button"
+          onClick={() => go({ capture: props.capture, tab: "flows", item: String(props.row.flow) })}
+        >
+          Flow {props.row.flow}
+        </button>
       </div>
-      <Show when={left().length > 0}><p class="why warn" role="status">Not in the command: {left().join("; ")}</p></Show>
-      <Show when={props.row.why}><p class="why bad">{props.row.why}</p></Show>
-      <Tabs label="Parts of the transaction" current={tab()} onChoose={(id) => setTab(id as HttpTab)} items={[
-        { id: "headers", title: "Headers" },
-        { id: "request", title: "Request", note: size(transaction().request_body) },
-        { id: "response", title: "Response", note: size(transaction().response_body) },
-        { id: "timing", title: "Timing" },
-      ]} />
-      <div role="tabpanel" class="tab-panel" aria-label={tab()}><Switch>
-        <Match when={tab() === "headers"}><Headers transaction={transaction()} /></Match>
-        <Match when={tab() === "request"}>
-          <BodyView capture={props.capture} flow={props.row.flow} body={transaction().request_body} type={mediaType(transaction().request_headers)} />
-        </Match>
-        <Match when={tab() === "response"}>
-          <BodyView capture={props.capture} flow={props.row.flow} body={transaction().response_body} type={mediaType(transaction().response_headers)} />
-        </Match>
-        <Match when={tab() === "timing"}><Timing row={props.row} transaction={transaction()} /></Match>
-      </Switch></div>
+      <Show when={left().length > 0}>
+        <p class="why warn" role="status">
+          Not in the command: {left().join("; ")}
+        </p>
+      </Show>
+      <Show when={props.row.why}>
+        <p class="why bad">{props.row.why}</p>
+      </Show>
+      <Tabs
+        label="Parts of the transaction"
+        current={tab()}
+        onChoose={(id) => setTab(id as HttpTab)}
+        items={[
+          { id: "headers", title: "Headers" },
+          { id: "request", title: "Request", note: size(transaction().request_body) },
+          { id: "response", title: "Response", note: size(transaction().response_body) },
+          { id: "timing", title: "Timing" },
+        ]}
+      />
+      <div role="tabpanel" class="tab-panel" aria-label={tab()}>
+        <Switch>
+          <Match when={tab() === "headers"}>
+            <Headers transaction={transaction()} />
+          </Match>
+          <Match when={tab() === "request"}>
+            <BodyView
+              capture={props.capture}
+              flow={props.row.flow}
+              body={transaction().request_body}
+              type={mediaType(transaction().request_headers)}
+            />
+          </Match>
+          <Match when={tab() === "response"}>
+            <BodyView
+              capture={props.capture}
+              flow={props.row.flow}
+              body={transaction().response_body}
+              type={mediaType(transaction().response_headers)}
+            />
+          </Match>
+          <Match when={tab() === "timing"}>
+            <Timing row={props.row} transaction={transaction()} />
+          </Match>
+        </Switch>
+      </div>
     </section>
   );
 }
 
 function Headers(props: { transaction: Transaction }): JSX.Element {
   const one = (): Transaction => props.transaction;
-  const statusLine = (): string => [one().version, one().status, one().reason].filter((part) => part !== null && part !== "").join(" ");
+  const statusLine = (): string =>
+    [one().version, one().status, one().reason].filter((part) => part !== null && part !== "").join(" ");
   return (
     <div class="detail-body">
-      <Facts items={[
-        ["from", <span class="mono">{endpoint(one().client.address, one().client.port)}</span>],
-        ["to", <span class="mono">{endpoint(one().server.address, one().server.port)}</span>],
-        ["state", one().state],
-      ]} />
-      <h3>Request <span class="muted">{count(one().request_headers.length)}</span></h3>
-      <p class="mono start-line">{one().method ?? "?"} {one().target ?? "?"}</p>
+      <Facts
+        items={[
+          ["from", <span class="mono">{endpoint(one().client.address, one().client.port)}</span>],
+          ["to", <span class="mono">{endpoint(one().server.address, one().server.port)}</span>],
+          ["state", one().state],
+        ]}
+      />
+      <h3>
+        Request <span class="muted">{count(one().request_headers.length)}</span>
+      </h3>
+      <p class="mono start-line">
+        {one().method ?? "?"} {one().target ?? "?"}
+      </p>
       <HeaderList headers={one().request_headers} />
-      <h3>Response <span class="muted">{count(one().response_headers.length)}</span></h3>
+      <h3>
+        Response <span class="muted">{count(one().response_headers.length)}</span>
+      </h3>
       <p class="mono start-line">{statusLine() || "none was seen"}</p>
       <HeaderList headers={one().response_headers} />
     </div>
@@ -100,13 +188,22 @@ function Headers(props: { transaction: Transaction }): JSX.Element {
 function HeaderList(props: { headers: readonly HeaderPair[] }): JSX.Element {
   return (
     <dl class="headers mono">
-      <For each={props.headers}>{([name, value]) => <><dt>{name}</dt><dd>{value}</dd></>}</For>
+      <For each={props.headers}>
+        {([name, value]) => (
+          <>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </>
+        )}
+      </For>
     </dl>
   );
 }
 
 const PHASE_NAMES: Readonly<Record<WaterfallBar["phase"], string>> = {
-  send: "Request sent", wait: "Waiting", receive: "Response received",
+  send: "Request sent",
+  wait: "Waiting",
+  receive: "Response received",
 };
 
 function Timing(props: { row: TransactionRow; transaction: Transaction }): JSX.Element {
@@ -116,27 +213,53 @@ function Timing(props: { row: TransactionRow; transaction: Transaction }): JSX.E
       <Show when={whole()} fallback={<p class="muted">No time of it was seen.</p>}>
         {(span) => (
           <>
-            <p>Started {dateAndClock(span().from)}, took {duration(props.row.durationUs ?? span().to - span().from)}.</p>
+            <p>
+              Started {dateAndClock(span().from)}, took{" "}
+              {duration(props.row.durationUs ?? span().to - span().from)}.
+            </p>
             <table class="plain timing">
               <tbody>
-                <For each={bars(props.row.phases)}>{(bar) => (
-                  <tr>
-                    <th scope="row">{PHASE_NAMES[bar.phase]}</th>
-                    <td class="timing-bar"><div class="waterfall"><span class={`bar bar-${bar.phase}`} style={{
-                      left: `${place(bar.span.from, span()) * 100}%`,
-                      width: `${(place(bar.span.to, span()) - place(bar.span.from, span())) * 100}%`,
-                    }} /></div></td>
-                    <td class="end number">{duration(bar.span.to - bar.span.from)}</td>
-                  </tr>
-                )}</For>
+                <For each={bars(props.row.phases)}>
+                  {(bar) => (
+                    <tr>
+                      <th scope="row">{PHASE_NAMES[bar.phase]}</th>
+                      <td class="timing-bar">
+                        <div class="waterfall">
+                          <span
+                            class={`bar bar-${bar.phase}`}
+                            style={{
+                              left: `${place(bar.span.from, span()) * 100}%`,
+                              width: `${(place(bar.span.to, span()) - place(bar.span.from, span())) * 100}%`,
+                            }}
+                          />
+                        </div>
+                      </td>
+                      <td class="end number">{duration(bar.span.to - bar.span.from)}</td>
+                    </tr>
+                  )}
+                </For>
               </tbody>
             </table>
-            <Facts items={[
-              ["first byte of the request", dateAndClock(microseconds(props.transaction.times.request_first))],
-              ["last byte of the request", dateAndClock(microseconds(props.transaction.times.request_last))],
-              ["first byte of the response", dateAndClock(microseconds(props.transaction.times.response_first))],
-              ["last byte of the response", dateAndClock(microseconds(props.transaction.times.response_last))],
-            ]} />
+            <Facts
+              items={[
+                [
+                  "first byte of the request",
+                  dateAndClock(microseconds(props.transaction.times.request_first)),
+                ],
+                [
+                  "last byte of the request",
+                  dateAndClock(microseconds(props.transaction.times.request_last)),
+                ],
+                [
+                  "first byte of the response",
+                  dateAndClock(microseconds(props.transaction.times.response_first)),
+                ],
+                [
+                  "last byte of the response",
+                  dateAndClock(microseconds(props.transaction.times.response_last)),
+                ],
+              ]}
+            />
           </>
         )}
       </Show>

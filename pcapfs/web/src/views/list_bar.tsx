@@ -31,7 +31,11 @@ interface ListSummary {
 }
 
 export function ListBar<Row>(props: {
-  list: ListSummary; held: HeldRows<Row>; what: readonly [one: string, many: string]; capture: string; children: JSX.Element;
+  list: ListSummary;
+  held: HeldRows<Row>;
+  what: readonly [one: string, many: string];
+  capture: string;
+  children: JSX.Element;
 }): JSX.Element {
   const total = (): string => {
     const [shown, size] = [props.held.rows().length, props.list.size()];
@@ -40,28 +44,44 @@ export function ListBar<Row>(props: {
   return (
     <div class="list-bar">
       {props.children}
-      <span class="list-count">{total()}<Show when={props.list.loading()}>, loading…</Show></span>
+      <span class="list-count">
+        {total()}
+        <Show when={props.list.loading()}>, loading…</Show>
+      </span>
       <Show when={props.list.dropped() > 0}>
-        <span class="warn" title="The lists of the capture and of this page have a bound; the oldest lines left.">
+        <span
+          class="warn"
+          title="The lists of the capture and of this page have a bound; the oldest lines left."
+        >
           {count(props.list.dropped())} older not kept
         </span>
       </Show>
       <Show when={props.list.missed() > 0}>
         <span class="bad" role="status">
           {plural(props.list.missed(), "line")} did not reach this page{" "}
-          <button type="button" class="button" onClick={() => reload(props.capture)}>Load again</button>
+          <button type="button" class="button" onClick={() => reload(props.capture)}>
+            Load again
+          </button>
         </span>
       </Show>
       <Show when={props.list.error()}>
         {(error) => (
           <span class="bad" role="alert">
             {error().message}{" "}
-            <button type="button" class="button" onClick={() => reload(props.capture)}>Load again</button>
+            <button type="button" class="button" onClick={() => reload(props.capture)}>
+              Load again
+            </button>
           </span>
         )}
       </Show>
-      <button type="button" class="button hold" aria-pressed={props.held.is()} data-action="hold"
-        title="Holds the list still while the capture goes on" onClick={() => props.held.toggle()}>
+      <button
+        type="button"
+        class="button hold"
+        aria-pressed={props.held.is()}
+        data-action="hold"
+        title="Holds the list still while the capture goes on"
+        onClick={() => props.held.toggle()}
+      >
         {props.held.is() ? "Held" : "Hold"}
       </button>
     </div>

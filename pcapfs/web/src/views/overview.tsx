@@ -18,55 +18,75 @@ export function Overview(props: { capture: Capture }): JSX.Element {
   return (
     <div class="page">
       <div class="plots">
-        <RatePlot label="Packets per second" history={historyOf(props.capture.name)}
-          of={(sample) => sample.packetsPerSecond} text={packetRate} />
-        <RatePlot label="Bits per second" history={historyOf(props.capture.name)}
-          of={(sample) => sample.bitsPerSecond} text={(value) => rate(value, "b/s")} />
+        <RatePlot
+          label="Packets per second"
+          history={historyOf(props.capture.name)}
+          of={(sample) => sample.packetsPerSecond}
+          text={packetRate}
+        />
+        <RatePlot
+          label="Bits per second"
+          history={historyOf(props.capture.name)}
+          of={(sample) => sample.bitsPerSecond}
+          text={(value) => rate(value, "b/s")}
+        />
       </div>
-      <Show when={props.capture.error}><p class="bad">{props.capture.error}</p></Show>
+      <Show when={props.capture.error}>
+        <p class="bad">{props.capture.error}</p>
+      </Show>
       <Losses capture={props.capture} />
       <div class="columns">
         <section>
           <h2>Packets</h2>
-          <Facts items={[
-            ["seen", count(status().packets.seen)],
-            ["stored", count(status().packets.stored)],
-            status().packets.excluded > 0 ? ["of pcapfs itself, left out", count(status().packets.excluded)] : null,
-            ["kept in the ring", count(status().packets.retained)],
-            ["overwritten", count(status().packets.overwritten)],
-          ]} />
+          <Facts
+            items={[
+              ["seen", count(status().packets.seen)],
+              ["stored", count(status().packets.stored)],
+              status().packets.excluded > 0
+                ? ["of pcapfs itself, left out", count(status().packets.excluded)]
+                : null,
+              ["kept in the ring", count(status().packets.retained)],
+              ["overwritten", count(status().packets.overwritten)],
+            ]}
+          />
         </section>
         <section>
           <h2>Ring</h2>
-          <Facts items={[
-            ["size", bytes(status().ring.size_bytes)],
-            ["in use", <RingUse capture={props.capture} />],
-            ["covers", duration(ringSpan(props.capture))],
-            ["oldest", dateAndClock(microseconds(status().ring.oldest))],
-            ["newest", dateAndClock(microseconds(status().ring.newest))],
-          ]} />
+          <Facts
+            items={[
+              ["size", bytes(status().ring.size_bytes)],
+              ["in use", <RingUse capture={props.capture} />],
+              ["covers", duration(ringSpan(props.capture))],
+              ["oldest", dateAndClock(microseconds(status().ring.oldest))],
+              ["newest", dateAndClock(microseconds(status().ring.newest))],
+            ]}
+          />
         </section>
         <section>
           <h2>Flows</h2>
-          <Facts items={[
-            ["open", count(status().flows.open)],
-            ["closed", count(status().flows.closed)],
-            ["evicted", count(status().flows.evicted)],
-            ["gaps in streams", count(status().flows.gaps)],
-            ["packets in no flow", count(status().flows.undecodable)],
-            ["memory", bytes(status().flows.memory_bytes)],
-          ]} />
+          <Facts
+            items={[
+              ["open", count(status().flows.open)],
+              ["closed", count(status().flows.closed)],
+              ["evicted", count(status().flows.evicted)],
+              ["gaps in streams", count(status().flows.gaps)],
+              ["packets in no flow", count(status().flows.undecodable)],
+              ["memory", bytes(status().flows.memory_bytes)],
+            ]}
+          />
         </section>
         <section>
           <h2>Capture</h2>
-          <Facts items={[
-            ["source", <span class="mono">{props.capture.source}</span>],
-            ["filter", props.capture.filter ? <span class="mono">{props.capture.filter}</span> : "none"],
-            ["started", dateAndClock(microseconds(status().started))],
-            ["link type", status().linktype ?? "not known yet"],
-            ["snap length", bytes(status().snaplen)],
-            ["access", <span class="mono">{`${status().owner}:${status().group} ${status().mode}`}</span>],
-          ]} />
+          <Facts
+            items={[
+              ["source", <span class="mono">{props.capture.source}</span>],
+              ["filter", props.capture.filter ? <span class="mono">{props.capture.filter}</span> : "none"],
+              ["started", dateAndClock(microseconds(status().started))],
+              ["link type", status().linktype ?? "not known yet"],
+              ["snap length", bytes(status().snaplen)],
+              ["access", <span class="mono">{`${status().owner}:${status().group} ${status().mode}`}</span>],
+            ]}
+          />
         </section>
       </div>
       <Readers capture={props.capture} />
@@ -82,7 +102,9 @@ function RingUse(props: { capture: Capture }): JSX.Element {
   return (
     <>
       {bytes(props.capture.status.bytes.retained)}{" "}
-      <meter class="meter" min="0" max="1" value={share()} aria-label="Share of the ring in use">{(share() * 100).toFixed(0)} %</meter>
+      <meter class="meter" min="0" max="1" value={share()} aria-label="Share of the ring in use">
+        {(share() * 100).toFixed(0)} %
+      </meter>
     </>
   );
 }
@@ -91,14 +113,26 @@ function RingUse(props: { capture: Capture }): JSX.Element {
 function Losses(props: { capture: Capture }): JSX.Element {
   const losses = (): readonly (readonly [number, string, string])[] => {
     const { readers, flows } = props.capture.status;
-    const all: [number, string, string][] = dropCauses(props.capture)
-      .map(({ packets, what, why }) => [packets, plural(packets, "packet") + ` dropped (${what})`, why]);
-    all.push([readers.lost_packets, `${plural(readers.lost_packets, "packet")} lost by readers`,
-      "They were overwritten before a reader had read them; the capture has kept up."]);
-    all.push([flows.engine_lost_packets, `${plural(flows.engine_lost_packets, "packet")} in no flow`,
-      "They were overwritten before they were put into flows."]);
-    all.push([flows.log_lines_dropped, `${plural(flows.log_lines_dropped, "line")} no longer listed`,
-      "The lists of flows and transactions have a bound; the oldest lines left."]);
+    const all: [number, string, string][] = dropCauses(props.capture).map(({ packets, what, why }) => [
+      packets,
+      plural(packets, "packet") + ` dropped (${what})`,
+      why,
+    ]);
+    all.push([
+      readers.lost_packets,
+      `${plural(readers.lost_packets, "packet")} lost by readers`,
+      "They were overwritten before a reader had read them; the capture has kept up.",
+    ]);
+    all.push([
+      flows.engine_lost_packets,
+      `${plural(flows.engine_lost_packets, "packet")} in no flow`,
+      "They were overwritten before they were put into flows.",
+    ]);
+    all.push([
+      flows.log_lines_dropped,
+      `${plural(flows.log_lines_dropped, "line")} no longer listed`,
+      "The lists of flows and transactions have a bound; the oldest lines left.",
+    ]);
     return all.filter(([many]) => many > 0);
   };
   return (
@@ -106,7 +140,13 @@ function Losses(props: { capture: Capture }): JSX.Element {
       <section class="losses">
         <h2 class="bad">Missing</h2>
         <ul>
-          <For each={losses()}>{([, what, why]) => <li><strong class="bad">{what}</strong> <span>{why}</span></li>}</For>
+          <For each={losses()}>
+            {([, what, why]) => (
+              <li>
+                <strong class="bad">{what}</strong> <span>{why}</span>
+              </li>
+            )}
+          </For>
         </ul>
       </section>
     </Show>
@@ -124,24 +164,50 @@ function Readers(props: { capture: Capture }): JSX.Element {
   }, READERS_INTERVAL);
   onCleanup(() => window.clearInterval(timer));
   // A reader that opens or closes is a change of the counters: it is shown at once.
-  createEffect(on(() => (counted(), props.capture.status.readers.open), (now, before) => {
-    if (before !== undefined && now !== before) setBeat((beats) => beats + 1);
-  }));
+  createEffect(
+    on(
+      () => (counted(), props.capture.status.readers.open),
+      (now, before) => {
+        if (before !== undefined && now !== before) setBeat((beats) => beats + 1);
+      },
+    ),
+  );
   const list = (): readonly Reader[] => readers.latest ?? [];
   return (
     <section>
-      <h2>Readers <span class="muted">{count(list().length)}</span></h2>
+      <h2>
+        Readers <span class="muted">{count(list().length)}</span>
+      </h2>
       <Show when={list().length > 0} fallback={<p class="muted">Nobody reads this capture now.</p>}>
         <div class="scroll-x">
           <table class="plain">
             <thead>
               <tr>
-                <th scope="col">Program</th><th scope="col">File</th><th scope="col" class="end">User</th>
-                <th scope="col" class="end">Open for</th><th scope="col" class="end">Delivered</th>
-                <th scope="col" class="end">Behind</th><th scope="col" class="end">Lost</th><th scope="col">Now</th>
+                <th scope="col">Program</th>
+                <th scope="col">File</th>
+                <th scope="col" class="end">
+                  User
+                </th>
+                <th scope="col" class="end">
+                  Open for
+                </th>
+                <th scope="col" class="end">
+                  Delivered
+                </th>
+                <th scope="col" class="end">
+                  Behind
+                </th>
+                <th scope="col" class="end">
+                  Lost
+                </th>
+                <th scope="col">Now</th>
               </tr>
             </thead>
-            <tbody><For each={list()}>{(reader) => <ReaderRow reader={reader} kept={props.capture.status.packets.retained} />}</For></tbody>
+            <tbody>
+              <For each={list()}>
+                {(reader) => <ReaderRow reader={reader} kept={props.capture.status.packets.retained} />}
+              </For>
+            </tbody>
           </table>
         </div>
       </Show>
@@ -156,14 +222,26 @@ function ReaderRow(props: { reader: Reader; kept: number }): JSX.Element {
   const late = (): boolean => reader().lag_packets > 1000 && reader().lag_packets > props.kept / 2;
   return (
     <tr>
-      <td>{reader().comm} <span class="muted">{reader().pid}</span></td>
+      <td>
+        {reader().comm} <span class="muted">{reader().pid}</span>
+      </td>
       <td class="mono">{reader().file}</td>
       <td class="end number">{reader().uid}</td>
-      <td class="end number">{opened() === null ? "–" : duration(Math.max(0, Date.now() * 1000 - (opened() ?? 0)))}</td>
-      <td class="end number">{count(reader().delivered_packets)} <span class="muted">{bytes(reader().delivered_bytes)}</span></td>
-      <td class="end number" classList={{ warn: late() }}>{count(reader().lag_packets)}</td>
-      <td class="end number" classList={{ bad: reader().lost_packets > 0 }}>{count(reader().lost_packets)}</td>
-      <td class="muted">{reader().blocked ? "waits for packets" : reader().lag_packets > 0 ? "is behind" : "reads"}</td>
+      <td class="end number">
+        {opened() === null ? "–" : duration(Math.max(0, Date.now() * 1000 - (opened() ?? 0)))}
+      </td>
+      <td class="end number">
+        {count(reader().delivered_packets)} <span class="muted">{bytes(reader().delivered_bytes)}</span>
+      </td>
+      <td class="end number" classList={{ warn: late() }}>
+        {count(reader().lag_packets)}
+      </td>
+      <td class="end number" classList={{ bad: reader().lost_packets > 0 }}>
+        {count(reader().lost_packets)}
+      </td>
+      <td class="muted">
+        {reader().blocked ? "waits for packets" : reader().lag_packets > 0 ? "is behind" : "reads"}
+      </td>
     </tr>
   );
 }

@@ -8,14 +8,21 @@ import { CopyButton } from "../ui/parts.tsx";
 import { Dialog } from "../ui/dialog.tsx";
 
 export function SaveDialog(props: { capture: string; onClose: () => void }): JSX.Element {
-  const [choice, setChoice] = createSignal<SavefileChoice>({ from: "replay", format: "pcapng", filter: "", seconds: "", packets: "" });
+  const [choice, setChoice] = createSignal<SavefileChoice>({
+    from: "replay",
+    format: "pcapng",
+    filter: "",
+    seconds: "",
+    packets: "",
+  });
   const [error, setError] = createSignal<string | null>(null);
   const set = (part: Partial<SavefileChoice>): void => {
     setChoice({ ...choice(), ...part });
     setError(null);
   };
   const url = (): string => savefileUrl(props.capture, choice());
-  const isEndless = (): boolean => choice().from !== "replay" && choice().seconds === "" && choice().packets === "";
+  const isEndless = (): boolean =>
+    choice().from !== "replay" && choice().seconds === "" && choice().packets === "";
   const command = (): string => `curl -sN ${quote(new URL(url(), location.href).href)} | tcpdump -nr -`;
   const save = async (): Promise<void> => {
     try {
@@ -33,25 +40,73 @@ export function SaveDialog(props: { capture: string; onClose: () => void }): JSX
   return (
     <Dialog title="Save packets" onClose={props.onClose}>
       <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
-        <label>Which <select value={choice().from} onChange={(event) => set({ from: event.currentTarget.value as SavefileChoice["from"] })}>
-          <option value="replay">all that are kept now</option>
-          <option value="follow">all that are kept, and new ones</option>
-          <option value="live">new ones</option>
-        </select></label>
-        <label>Format <select value={choice().format} onChange={(event) => set({ format: event.currentTarget.value as SavefileChoice["format"] })}>
-          <option value="pcapng">pcapng</option>
-          <option value="pcap">pcap</option>
-        </select></label>
-        <label>Filter <input type="text" class="mono" spellcheck={false} value={choice().filter} placeholder="tcp port 80"
-          aria-invalid={error() !== null} onInput={(event) => set({ filter: event.currentTarget.value })} /></label>
-        <label>For seconds <input type="number" min="1" value={choice().seconds} onInput={(event) => set({ seconds: event.currentTarget.value })} /></label>
-        <label>Packets at most <input type="number" min="1" value={choice().packets} onInput={(event) => set({ packets: event.currentTarget.value })} /></label>
-        <Show when={error()}><p class="bad" role="alert">{error()}</p></Show>
-        <Show when={isEndless()}><p class="warn">Without a bound, it goes on until you stop the download.</p></Show>
-        <pre class="command mono" tabindex="0">{command()}</pre>
+        <label>
+          Which{" "}
+          <select
+            value={choice().from}
+            onChange={(event) => set({ from: event.currentTarget.value as SavefileChoice["from"] })}
+          >
+            <option value="replay">all that are kept now</option>
+            <option value="follow">all that are kept, and new ones</option>
+            <option value="live">new ones</option>
+          </select>
+        </label>
+        <label>
+          Format{" "}
+          <select
+            value={choice().format}
+            onChange={(event) => set({ format: event.currentTarget.value as SavefileChoice["format"] })}
+          >
+            <option value="pcapng">pcapng</option>
+            <option value="pcap">pcap</option>
+          </select>
+        </label>
+        <label>
+          Filter{" "}
+          <input
+            type="text"
+            class="mono"
+            spellcheck={false}
+            value={choice().filter}
+            placeholder="tcp port 80"
+            aria-invalid={error() !== null}
+            onInput={(event) => set({ filter: event.currentTarget.value })}
+          />
+        </label>
+        <label>
+          For seconds{" "}
+          <input
+            type="number"
+            min="1"
+            value={choice().seconds}
+            onInput={(event) => set({ seconds: event.currentTarget.value })}
+          />
+        </label>
+        <label>
+          Packets at most{" "}
+          <input
+            type="number"
+            min="1"
+            value={choice().packets}
+            onInput={(event) => set({ packets: event.currentTarget.value })}
+          />
+        </label>
+        <Show when={error()}>
+          <p class="bad" role="alert">
+            {error()}
+          </p>
+        </Show>
+        <Show when={isEndless()}>
+          <p class="warn">Without a bound, it goes on until you stop the download.</p>
+        </Show>
+        <pre class="command mono" tabindex="0">
+          {command()}
+        </pre>
         <div class="form-actions">
           <CopyButton text={command}>Copy command</CopyButton>
-          <button type="submit" class="button main">Save</button>
+          <button type="submit" class="button main">
+            Save
+          </button>
         </div>
       </form>
     </Dialog>
