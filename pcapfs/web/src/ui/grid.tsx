@@ -91,25 +91,7 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
   // A row that an address chooses comes into view once it is there.
   const found = createMemo(() => (selectedAt() >= 0 ? props.selected : null));
   createEffect(on(found, (key) => key !== null && show(selectedAt())));
-  const select = (wanted: number): void => {
-    const at = Math.min(props.rows.length - 1, Math.max(0, wanted));
-    const row = props.rows[at];
-    if (!row) return;
-    props.onSelect(row);
-    show(at);
-  };
-  const onKeyDown = (event: KeyboardEvent): void => {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const page = Math.max(1, Math.floor(size().height / ROW_HEIGHT) - 1);
-    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page }[event.key];
-    if (step !== undefined) select(selectedAt() < 0 ? (step > 0 ? view().first : 0) : selectedAt() + step);
-    else if (event.key === "Home") select(0);
-    else if (event.key === "End") select(props.rows.length - 1);
-    else if (event.key === "Escape" && props.selected !== null) props.onSelect(null);
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  };
+  const onKeyDown = createKeys(props, selectedAt, { size, view, show });
   const turn = (column: GridColumn<Row>): void => {
     if (!column.sort) return;
     const same = props.order?.column === column.sort;
@@ -153,6 +135,33 @@ export function Grid<Row>(props: GridProps<Row>): JSX.Element {
       </Show>
     </div>
   );
+}
+
+/** The keys that choose a row. */
+function createKeys<Row>(
+  props: GridProps<Row>,
+  selectedAt: Accessor<number>,
+  { size, view, show }: Pick<Viewport, "size" | "view" | "show">,
+): (event: KeyboardEvent) => void {
+  const select = (wanted: number): void => {
+    const at = Math.min(props.rows.length - 1, Math.max(0, wanted));
+    const row = props.rows[at];
+    if (!row) return;
+    props.onSelect(row);
+    show(at);
+  };
+  return (event) => {
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const page = Math.max(1, Math.floor(size().height / ROW_HEIGHT) - 1);
+    const step = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page }[event.key];
+    if (step !== undefined) select(selectedAt() < 0 ? (step > 0 ? view().first : 0) : selectedAt() + step);
+    else if (event.key === "Home") select(0);
+    else if (event.key === "End") select(props.rows.length - 1);
+    else if (event.key === "Escape" && props.selected !== null) props.onSelect(null);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
 }
 
 interface Viewport {

@@ -37,43 +37,7 @@ export function FlowDetail(props: { capture: string; flow: number; row: FlowRow 
   const known = (): FlowWithFiles | null => (flow()?.flow === props.flow ? flow() : null);
   return (
     <section class="detail" aria-label={`Flow ${props.flow}`}>
-      <header class="detail-head">
-        <h2>
-          Flow {props.flow}
-          <Show when={props.row}>
-            {(row) => (
-              <span class="mono detail-ends">
-                {row().client} → {row().server}
-              </span>
-            )}
-          </Show>
-        </h2>
-        <button
-          type="button"
-          class="button close"
-          aria-label="Close the details"
-          onClick={() => refine({ item: null })}
-        >
-          ✕
-        </button>
-      </header>
-      <div class="detail-actions">
-        <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "packets.pcap")}>
-          Packets
-        </a>
-        <Show when={known()?.http}>
-          <button
-            type="button"
-            class="button"
-            onClick={() => go({ capture: props.capture, tab: "http", filter: `flow:${props.flow}` })}
-          >
-            HTTP requests
-          </button>
-          <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "http.har")}>
-            HAR
-          </a>
-        </Show>
-      </div>
+      <Head capture={props.capture} flow={props.flow} row={props.row} hasHttp={Boolean(known()?.http)} />
       <Tabs
         label="Parts of the flow"
         current={tab()}
@@ -103,6 +67,57 @@ export function FlowDetail(props: { capture: string; flow: number; row: FlowRow 
         </Switch>
       </div>
     </section>
+  );
+}
+
+interface HeadProps {
+  capture: string;
+  flow: number;
+  row: FlowRow | undefined;
+  hasHttp: boolean;
+}
+
+function Head(props: HeadProps): JSX.Element {
+  return (
+    <>
+      <header class="detail-head">
+        <h2>
+          Flow {props.flow}
+          <Show when={props.row}>
+            {(row) => (
+              <span class="mono detail-ends">
+                {row().client} → {row().server}
+              </span>
+            )}
+          </Show>
+        </h2>
+        <button
+          type="button"
+          class="button close"
+          aria-label="Close the details"
+          onClick={() => refine({ item: null })}
+        >
+          ✕
+        </button>
+      </header>
+      <div class="detail-actions">
+        <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "packets.pcap")}>
+          Packets
+        </a>
+        <Show when={props.hasHttp}>
+          <button
+            type="button"
+            class="button"
+            onClick={() => go({ capture: props.capture, tab: "http", filter: `flow:${props.flow}` })}
+          >
+            HTTP requests
+          </button>
+          <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "http.har")}>
+            HAR
+          </a>
+        </Show>
+      </div>
+    </>
   );
 }
 

@@ -1,87 +1,26 @@
 // The packets of a flow, drawn in time and listed below. What is in the drawing is in the list too, so
 // that nothing needs the drawing.
 
-import { createEffect, createMemo, createSignal, on, onCleanup, Show, type JSX } from "solid-js";
-import { listPackets } from "../api/request.ts";
+import { createEffect, createMemo, createSignal, on, Show, type JSX } from "solid-js";
 import type { FlowPacket } from "../api/types.ts";
-import {
-  flagNames,
-  nearest,
-  NOTES,
-  pan,
-  timelinePacket,
-  wholeSpan,
-  zoom,
-  type TimelinePacket,
-} from "../data/timeline.ts";
+import { flagNames, nearest, NOTES, pan, wholeSpan, zoom, type TimelinePacket } from "../data/timeline.ts";
 import { ticks, type Span } from "../data/waterfall.ts";
 import { bytes, count, dateAndClock, duration, plural } from "../format.ts";
+import { createFlowPackets, MAX_PACKETS, type FlowOfPackets } from "../state/flow_packets.ts";
 import { drawOn, type Drawing } from "../ui/canvas.ts";
 import { Grid, type GridColumn } from "../ui/grid.tsx";
 
-/** Packets that the page asks for at once, and that it keeps of a flow. */
-const PAGE_SIZE = 5000;
-const MAX_PACKETS = 50_000;
-/** Milliseconds that a selection must last before packets are asked for, or asked for again. */
-const SETTLE = 60;
-const REFRESH = 1000;
-
-export function FlowTimeline(props: { capture: string; flow: number; packets: number | null }): JSX.Element {
-  const [packets, setPackets] = createSignal<readonly TimelinePacket[]>([]);
-  const [cursor, setCursor] = createSignal<string | number | null>(null);
-  const [state, setState] = createSignal<"loading" | "all" | "more" | { error: string }>("loading");
-  const [why, setWhy] = createSignal<string | null>(null);
+export function FlowTimeline(props: FlowOfPackets): JSX.Element {
+  const { packets, state, why, load } = createFlowPackets(props);
   const [selected, setSelected] = createSignal<number | null>(null);
   const [view, setView] = createSignal<Span | null>(null);
   const whole = createMemo(() => wholeSpan(packets()));
-  let stop = new AbortController();
-
-  /** Loads the page after those that are there, or the first one again. */
-  const load = async (again: boolean): Promise<void> => {
-    stop.abort();
-    stop = new AbortController();
-    const own = stop;
-    try {
-      const page = await listPackets(
-        props.capture,
-        props.flow,
-        again ? null : cursor(),
-        PAGE_SIZE,
-        own.signal,
-      );
-      const found = page.packets.map(timelinePacket);
-      setPackets([...(again ? [] : packets()), ...found].sort((a, b) => a.at - b.at));
-      setCursor(page.next);
-      setWhy(page.why ?? null);
-      setState(page.next === null ? "all" : "more");
-    } catch (error) {
-      if (!own.signal.aborted) setState({ error: error instanceof Error ? error.message : String(error) });
-    }
-  };
   createEffect(
     on(
       () => [props.capture, props.flow] as const,
       () => {
-        setPackets([]);
-        setCursor(null);
         setSelected(null);
         setView(null);
-        setState("loading");
-        setWhy(null);
-        const timer = window.setTimeout(() => void load(true), SETTLE);
-        onCleanup(() => (window.clearTimeout(timer), stop.abort()));
-      },
-    ),
-  );
-  // The flow goes on. A long one is loaded on demand only.
-  createEffect(
-    on(
-      () => props.packets,
-      (now) => {
-        if (now === null || state() !== "all" || now <= packets().length || packets().length > PAGE_SIZE)
-          return;
-        const timer = window.setTimeout(() => void load(true), REFRESH);
-        onCleanup(() => window.clearTimeout(timer));
       },
     ),
   );
@@ -110,14 +49,7 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
           <button type="button" class="button" disabled={view() === null} onClick={() => setView(null)}>
             Fit
           </button>
-          <Show when={state() === "more" && packets().length < MAX_PACKETS}>
-            <button type="button" class="button" onClick={() => void load(false)}>
-              More packets
-            </button>
-          </Show>
-          <Show when={state() === "more" && packets().length >= MAX_PACKETS}>
-            <span class="warn">The first {count(packets().length)}; packets.pcap has all</span>
-          </Show>
+          <MorePackets many={packets().length} isMore={state() === "more"} onMore={() => void load(false)} />
         </span>
       </div>
       <Grid
@@ -134,6 +66,21 @@ export function FlowTimeline(props: { capture: string; flow: number; packets: nu
         }
       />
     </div>
+  );
+}
+
+function MorePackets(props: { many: number; isMore: boolean; onMore: () => void }): JSX.Element {
+  return (
+    <Show when={props.isMore}>
+      <Show
+        when={props.many < MAX_PACKETS}
+        fallback={<span class="warn">The first {count(props.many)}; packets.pcap has all</span>}
+      >
+        <button type="button" class="button" onClick={() => props.onMore()}>
+          More packets
+        </button>
+      </Show>
+    </Show>
   );
 }
 

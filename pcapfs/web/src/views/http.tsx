@@ -28,91 +28,92 @@ const statusClass = (status: number | null): string =>
           ? "muted"
           : "";
 
-function columns(axis: () => Axis, turn: () => void): readonly GridColumn<TransactionRow>[] {
-  return [
-    {
-      id: "status",
-      title: "Status",
-      width: 46,
-      align: "end",
-      sort: "status",
-      cell: (row) => (
-        <span class={statusClass(row().status)} title={row().why ?? undefined}>
-          {row().status ?? "–"}
-          {row().complete ? "" : "!"}
-        </span>
-      ),
-    },
-    { id: "method", title: "Method", width: 52, sort: "method", cell: (row) => row().method },
-    {
-      id: "url",
-      title: "URL",
-      width: 150,
-      grow: 3,
-      sort: "url",
-      cell: (row) => (
-        <span class="url" title={row().host + row().target}>
-          <span class="muted">{row().host}</span>
-          {row().target}
-        </span>
-      ),
-    },
-    {
-      id: "client",
-      title: "Client",
-      width: 130,
-      sort: "client",
-      leaves: 6,
-      cell: (row) => <span class="mono">{row().client}</span>,
-    },
-    {
-      id: "type",
-      title: "Type",
-      width: 90,
-      grow: 1,
-      sort: "type",
-      leaves: 4,
-      cell: (row) => <span title={row().type}>{row().type.replace(/^(application|text)\//, "")}</span>,
-    },
-    {
-      id: "bytes",
-      title: "Size",
-      width: 66,
-      align: "end",
-      sort: "bytes",
-      largestFirst: true,
-      leaves: 3,
-      hint: "Bytes of the response's body, decoded",
-      cell: (row) => bytes(row().bytes),
-    },
-    {
-      id: "duration",
-      title: "Time",
-      width: 66,
-      align: "end",
-      sort: "duration",
-      largestFirst: true,
-      leaves: 1,
-      cell: (row) => duration(row().durationUs),
-    },
-    {
-      id: "time",
-      title: "Started",
-      width: 88,
-      sort: "time",
-      leaves: 5,
-      cell: (row) => <span title={dateAndClock(began(row()))}>{clock(began(row()))}</span>,
-    },
-    {
-      id: "waterfall",
-      title: "",
-      width: 150,
-      grow: 2,
-      leaves: 2,
-      head: () => <WaterfallHead axis={axis()} onTurn={turn} />,
-      cell: (row) => <WaterfallCell row={row()} axis={axis()} />,
-    },
-  ];
+const COLUMNS: readonly GridColumn<TransactionRow>[] = [
+  {
+    id: "status",
+    title: "Status",
+    width: 46,
+    align: "end",
+    sort: "status",
+    cell: (row) => (
+      <span class={statusClass(row().status)} title={row().why ?? undefined}>
+        {row().status ?? "–"}
+        {row().complete ? "" : "!"}
+      </span>
+    ),
+  },
+  { id: "method", title: "Method", width: 52, sort: "method", cell: (row) => row().method },
+  {
+    id: "url",
+    title: "URL",
+    width: 150,
+    grow: 3,
+    sort: "url",
+    cell: (row) => (
+      <span class="url" title={row().host + row().target}>
+        <span class="muted">{row().host}</span>
+        {row().target}
+      </span>
+    ),
+  },
+  {
+    id: "client",
+    title: "Client",
+    width: 130,
+    sort: "client",
+    leaves: 6,
+    cell: (row) => <span class="mono">{row().client}</span>,
+  },
+  {
+    id: "type",
+    title: "Type",
+    width: 90,
+    grow: 1,
+    sort: "type",
+    leaves: 4,
+    cell: (row) => <span title={row().type}>{row().type.replace(/^(application|text)\//, "")}</span>,
+  },
+  {
+    id: "bytes",
+    title: "Size",
+    width: 66,
+    align: "end",
+    sort: "bytes",
+    largestFirst: true,
+    leaves: 3,
+    hint: "Bytes of the response's body, decoded",
+    cell: (row) => bytes(row().bytes),
+  },
+  {
+    id: "duration",
+    title: "Time",
+    width: 66,
+    align: "end",
+    sort: "duration",
+    largestFirst: true,
+    leaves: 1,
+    cell: (row) => duration(row().durationUs),
+  },
+  {
+    id: "time",
+    title: "Started",
+    width: 88,
+    sort: "time",
+    leaves: 5,
+    cell: (row) => <span title={dateAndClock(began(row()))}>{clock(began(row()))}</span>,
+  },
+];
+
+function waterfallColumn(axis: () => Axis, turn: () => void): GridColumn<TransactionRow> {
+  return {
+    id: "waterfall",
+    title: "",
+    width: 150,
+    grow: 2,
+    leaves: 2,
+    head: () => <WaterfallHead axis={axis()} onTurn={turn} />,
+    cell: (row) => <WaterfallCell row={row()} axis={axis()} />,
+  };
 }
 
 export function HttpView(props: { capture: string; lists: CaptureLists }): JSX.Element {
@@ -136,7 +137,8 @@ export function HttpView(props: { capture: string; lists: CaptureLists }): JSX.E
     }, 1);
     return { kind: "duration", span: { from: 0, to: longest } };
   });
-  const all = columns(axis, () => setKind((now) => (now === "clock" ? "duration" : "clock")));
+  const turn = (): void => void setKind((now) => (now === "clock" ? "duration" : "clock"));
+  const all = [...COLUMNS, waterfallColumn(axis, turn)];
   const grows = (): boolean =>
     !held.is() && !list().order().descending && ["", "time"].includes(list().order().column);
   return (

@@ -38,21 +38,16 @@ async function curlOf(capture: string, transaction: Transaction): Promise<CurlCo
 
 export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX.Element {
   const transaction = createMemo(() => JSON.parse(props.row.line) as Transaction);
-  const [left, setLeft] = createSignal<readonly string[]>([]);
-  createEffect(
-    on(
-      () => props.row.key,
-      () => setLeft([]),
-    ),
+  const body = (of: "request" | "response"): JSX.Element => (
+    <BodyView
+      capture={props.capture}
+      flow={props.row.flow}
+      body={transaction()[`${of}_body`]}
+      type={mediaType(transaction()[`${of}_headers`])}
+    />
   );
-  const copied = async (): Promise<string> => {
-    const command = await curlOf(props.capture, transaction());
-    setLeft(command.left);
-    return command.text;
-  };
   const size = (body: MessageBody): string =>
     body.wire_bytes > 0 ? bytes(body.bytes ?? body.wire_bytes) : "none";
-  const sentFile = (): string | null => transaction().response_body.file;
   return (
     <section class="detail" aria-label="Transaction">
       <header class="detail-head">
@@ -72,6 +67,52 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
           ✕
         </button>
       </header>
+      <Actions capture={props.capture} row={props.row} transaction={transaction()} />
+      <Show when={props.row.why}>
+        <p class="why bad">{props.row.why}</p>
+      </Show>
+      <Tabs
+        label="Parts of the transaction"
+        current={tab()}
+        onChoose={(id) => setTab(id as HttpTab)}
+        items={[
+          { id: "headers", title: "Headers" },
+          { id: "request", title: "Request", note: size(transaction().request_body) },
+          { id: "response", title: "Response", note: size(transaction().response_body) },
+          { id: "timing", title: "Timing" },
+        ]}
+      />
+      <div role="tabpanel" class="tab-panel" aria-label={tab()}>
+        <Switch>
+          <Match when={tab() === "headers"}>
+            <Headers transaction={transaction()} />
+          </Match>
+          <Match when={tab() === "request"}>{body("request")}</Match>
+          <Match when={tab() === "response"}>{body("response")}</Match>
+          <Match when={tab() === "timing"}>
+            <Timing row={props.row} transaction={transaction()} />
+          </Match>
+        </Switch>
+      </div>
+    </section>
+  );
+}
+
+function Actions(props: { capture: string; row: TransactionRow; transaction: Transaction }): JSX.Element {
+  const [left, setLeft] = createSignal<readonly string[]>([]);
+  createEffect(
+    on(
+      () => props.row.key,
+      () => setLeft([]),
+    ),
+  );
+  const copied = async (): Promise<string> => {
+    const command = await curlOf(props.capture, props.transaction);
+    setLeft(command.left);
+    return command.text;
+  };
+  return (
+    <>
       <div class="detail-actions">
         <CopyButton text={copied} title="Copies the request as a command for a shell">
           Copy as curl
@@ -92,7 +133,7 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
         >
           Packets
         </a>
-        <Show when={sentFile()}>
+        <Show when={props.transaction.response_body.file}>
           {(file) => (
             <a class="button" download="" href={flowFileUrl(props.capture, props.row.flow, file())}>
               Body
@@ -112,47 +153,7 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
           Not in the command: {left().join("; ")}
         </p>
       </Show>
-      <Show when={props.row.why}>
-        <p class="why bad">{props.row.why}</p>
-      </Show>
-      <Tabs
-        label="Parts of the transaction"
-        current={tab()}
-        onChoose={(id) => setTab(id as HttpTab)}
-        items={[
-          { id: "headers", title: "Headers" },
-          { id: "request", title: "Request", note: size(transaction().request_body) },
-          { id: "response", title: "Response", note: size(transaction().response_body) },
-          { id: "timing", title: "Timing" },
-        ]}
-      />
-      <div role="tabpanel" class="tab-panel" aria-label={tab()}>
-        <Switch>
-          <Match when={tab() === "headers"}>
-            <Headers transaction={transaction()} />
-          </Match>
-          <Match when={tab() === "request"}>
-            <BodyView
-              capture={props.capture}
-              flow={props.row.flow}
-              body={transaction().request_body}
-              type={mediaType(transaction().request_headers)}
-            />
-          </Match>
-          <Match when={tab() === "response"}>
-            <BodyView
-              capture={props.capture}
-              flow={props.row.flow}
-              body={transaction().response_body}
-              type={mediaType(transaction().response_headers)}
-            />
-          </Match>
-          <Match when={tab() === "timing"}>
-            <Timing row={props.row} transaction={transaction()} />
-          </Match>
-        </Switch>
-      </div>
-    </section>
+    </>
   );
 }
 

@@ -40,57 +40,7 @@ export function SaveDialog(props: { capture: string; onClose: () => void }): JSX
   return (
     <Dialog title="Save packets" onClose={props.onClose}>
       <form class="form" onSubmit={(event) => (event.preventDefault(), void save())}>
-        <label>
-          Which{" "}
-          <select
-            value={choice().from}
-            onChange={(event) => set({ from: event.currentTarget.value as SavefileChoice["from"] })}
-          >
-            <option value="replay">all that are kept now</option>
-            <option value="follow">all that are kept, and new ones</option>
-            <option value="live">new ones</option>
-          </select>
-        </label>
-        <label>
-          Format{" "}
-          <select
-            value={choice().format}
-            onChange={(event) => set({ format: event.currentTarget.value as SavefileChoice["format"] })}
-          >
-            <option value="pcapng">pcapng</option>
-            <option value="pcap">pcap</option>
-          </select>
-        </label>
-        <label>
-          Filter{" "}
-          <input
-            type="text"
-            class="mono"
-            spellcheck={false}
-            value={choice().filter}
-            placeholder="tcp port 80"
-            aria-invalid={error() !== null}
-            onInput={(event) => set({ filter: event.currentTarget.value })}
-          />
-        </label>
-        <label>
-          For seconds{" "}
-          <input
-            type="number"
-            min="1"
-            value={choice().seconds}
-            onInput={(event) => set({ seconds: event.currentTarget.value })}
-          />
-        </label>
-        <label>
-          Packets at most{" "}
-          <input
-            type="number"
-            min="1"
-            value={choice().packets}
-            onInput={(event) => set({ packets: event.currentTarget.value })}
-          />
-        </label>
+        <Fields choice={choice()} onChange={set} isWrong={error() !== null} />
         <Show when={error()}>
           <p class="bad" role="alert">
             {error()}
@@ -110,5 +60,72 @@ export function SaveDialog(props: { capture: string; onClose: () => void }): JSX
         </div>
       </form>
     </Dialog>
+  );
+}
+
+interface FieldsProps {
+  choice: SavefileChoice;
+  onChange: (part: Partial<SavefileChoice>) => void;
+  /** The server has refused the filter. */
+  isWrong: boolean;
+}
+
+function Fields(props: FieldsProps): JSX.Element {
+  return (
+    <>
+      <label>
+        Which{" "}
+        <select
+          value={props.choice.from}
+          onChange={(event) => props.onChange({ from: event.currentTarget.value as SavefileChoice["from"] })}
+        >
+          <option value="replay">all that are kept now</option>
+          <option value="follow">all that are kept, and new ones</option>
+          <option value="live">new ones</option>
+        </select>
+      </label>
+      <label>
+        Format{" "}
+        <select
+          value={props.choice.format}
+          onChange={(event) =>
+            props.onChange({ format: event.currentTarget.value as SavefileChoice["format"] })
+          }
+        >
+          <option value="pcapng">pcapng</option>
+          <option value="pcap">pcap</option>
+        </select>
+      </label>
+      <label>
+        Filter{" "}
+        <input
+          type="text"
+          class="mono"
+          spellcheck={false}
+          value={props.choice.filter}
+          placeholder="tcp port 80"
+          aria-invalid={props.isWrong}
+          onInput={(event) => props.onChange({ filter: event.currentTarget.value })}
+        />
+      </label>
+      <label>
+        For seconds{" "}
+        <input
+          type="number"
+          min="1"
+          value={props.choice.seconds}
+          onInput={(event) => props.onChange({ seconds: event.currentTarget.value })}
+        />
+      </label>
+      <label>
+        Packets at most{" "}
+        <input
+          type="number"
+          min="1"
+          value={props.choice.packets}
+          onInput={(event) => props.onChange({ packets: event.currentTarget.value })}
+        />
+      </label>
+    </>
   );
 }
