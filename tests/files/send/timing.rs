@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pcapfs_tests::conversation::{Client, Conversation, SECOND};
 use pcapfs_tests::savefile::{NgParser, Parser, Record};
-use pcapfs_tests::{Receiving, Running};
+use pcapfs_tests::{Receiving, Running, skip_unless, tool};
 
 use crate::support::{Savefile, json, send, send_command};
 
@@ -61,6 +61,24 @@ fn a_speed_and_rounds_scale_the_time() {
         assert_eq!(refused.status.code(), Some(2));
         assert!(refused.stderr.contains(says), "{}", refused.stderr);
     }
+}
+
+#[test]
+fn a_terminal_shows_how_far_it_is() {
+    skip_unless!("script");
+    let savefile = steady();
+    let receiving = Receiving::start(1, &[]);
+    let send = send_command(&savefile.path, &receiving, &["--speed", "1"]);
+    let words: Vec<&str> = send.get_args().map(|word| word.to_str().unwrap()).collect();
+    let command = format!("exec {} {}", send.get_program().to_str().unwrap(), words.join(" "));
+    let mut running = Running::spawn(tool("script").args(["-qfec", &command, "/dev/null"]));
+    running.wait_stdout("it shows how far it is", 10, |text| {
+        let text = String::from_utf8_lossy(text);
+        text.contains(" of 41 sent on 1 connection, ") && text.contains(" ms late")
+    });
+    assert!(running.wait(20).success());
+    let text = String::from_utf8_lossy(&running.stdout()).into_owned();
+    assert!(text.contains("\r\u{1b}[Kpcapfs: port 5000 got 41 bytes of 10.0.0.1"), "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use capture::savefile::stream::StreamEvent;
 use capture::source::HostAndPort;
 use protocol::time::Timestamp;
 use tokio::task::JoinSet;
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use super::alarm::SendClock;
 use super::extraction::{Extracted, Extraction, SenderKey, SentContent};
@@ -70,6 +70,8 @@ pub(super) struct Sending {
     clock: SendClock,
     report: SendReport,
     sums: SendSums,
+    /// Time of the last look at the receivers.
+    looked: Instant,
 }
 
 /// The reason for an early end.
@@ -129,6 +131,7 @@ impl Sending {
             room,
             report,
             sums: SendSums::default(),
+            looked: Instant::now(),
         })
     }
 
@@ -231,6 +234,9 @@ impl Sending {
                     let far = &self.far;
                     let is_own = |source, destination| far.is_own(source, destination);
                     extraction.packet(&packet, &is_own, &mut |one| extracted.push(one));
+                    if self.looked.elapsed() >= TICK {
+                        self.look_after().await?;
+                    }
                     if extracted.is_empty() {
                         continue;
                     }
@@ -256,7 +262,7 @@ impl Sending {
                 biased;
                 () = signals.any() => return Err(SendStop::Interrupted),
                 () = self.clock.wait_until(due) => {}
-                () = sleep(TICK) => self.look_after().await?,
+                () = sleep_until(self.looked + TICK) => self.look_after().await?,
             }
         }
         self.sums.late(self.clock.elapsed().saturating_sub(due));
@@ -265,6 +271,7 @@ impl Sending {
 
     /// Looks which receivers have gone away, and shows progress.
     async fn look_after(&mut self) -> Result<(), SendStop> {
+        self.looked = Instant::now();
         for connection in &mut self.connections {
             if connection.stream.as_ref().is_some_and(OutgoingStream::is_gone) {
                 connection.lose(&mut self.report).await;
