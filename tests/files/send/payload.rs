@@ -118,6 +118,9 @@ fn fragments_are_put_together() {
     let (contents, said) = received(&savefile, 1, &["--protocol", "udp"]);
     assert_eq!(contents, ports([&Vec::from_iter(0..200)]), "{said}");
     assert!(!said.contains("not sent"), "{said}");
+    let (_, said) = received(&savefile, 1, &[]);
+    let end = "; not sent: 2 packets of other protocols (see --protocol)\n";
+    assert!(said.ends_with(end), "{said}");
     let (contents, said) = received(&savefile, 1, &["--what", "pcap"]);
     assert_eq!(contents, ports([&bytes]), "{said}");
     let alone = Savefile::new(&bytes[..bytes.len() - 16 - 14 - 20 - 64]);

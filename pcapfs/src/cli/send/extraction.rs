@@ -180,8 +180,10 @@ impl Extraction {
         }
         match decoder.packet(link_type, number, time, original_len, data) {
             DecodeOutcome::Decoded(decoded) => {
+                let earlier = decoded.fragments.len().saturating_sub(1) as u64;
+                left_out.fragments = left_out.fragments.saturating_sub(earlier);
                 if !content.wants(&decoded) {
-                    left_out.protocol += 1;
+                    left_out.protocol += earlier + 1;
                     return;
                 }
                 let ends = ends(&decoded);
@@ -189,8 +191,6 @@ impl Extraction {
                     left_out.own += 1;
                     return;
                 }
-                let earlier = decoded.fragments.len().saturating_sub(1) as u64;
-                left_out.fragments = left_out.fragments.saturating_sub(earlier);
                 // Fragments and streams need the bytes of earlier packets.
                 let is_kept = !decoded.fragments.is_empty() || content.part == SentPart::Stream;
                 if is_kept {
