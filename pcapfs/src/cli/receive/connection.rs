@@ -130,7 +130,7 @@ impl ReceivedConnection {
         if let Some(packets) = &mut packets {
             let mut made = Vec::new();
             packets.opening(clock::now(), &mut made);
-            file.lock().append(&made)?;
+            file.lock().append(&made).inspect_err(|_| reset(&stream))?;
         }
         let (port, began) = (local.port(), Instant::now());
         Ok(Self { stream, peer, port, file, packets, began, bytes: 0 })
