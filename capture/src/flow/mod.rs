@@ -75,6 +75,7 @@ use engine::Engine;
 pub use error::{FlowOpenError, FlowReadError};
 pub use file::{BodyEntry, ContentOperation, File, FlowEntry, Log, Seek, Stat};
 pub use files::reading::FileReading;
+pub use log::set::DroppedLines;
 use log::set::Logs;
 use made::Contents;
 pub use options::{FlowLimits, FlowOptions};
@@ -117,6 +118,8 @@ pub struct FlowCounters {
     pub undecodable_by: Undecodable,
     /// Lines dropped from the logs to keep them within their limit.
     pub log_lines_dropped: u64,
+    /// The same, by the file of the log: the first line of a file has the next number.
+    pub log_lines_dropped_by: DroppedLines,
     /// Bytes of memory used by flows, and by the structures that find flows and their packets.
     pub memory: u64,
     /// The same value, under a name with the unit.
@@ -191,6 +194,7 @@ impl Flows {
         let next = shared.store.bounds().next.number;
         let outside = shared.outside.get();
         let memory = shared.table.read().memory().saturating_add(shared.memory_beside_flows());
+        let dropped_lines = DroppedLines::of(&shared.logs);
         FlowCounters {
             open: opened.saturating_sub(closed).saturating_sub(evicted),
             closed,
@@ -203,7 +207,8 @@ impl Flows {
             dropped: load(&shared.dropped),
             late: outside.late,
             undecodable_by: outside,
-            log_lines_dropped: shared.logs.all().map(|log| log.dropped_lines()).sum(),
+            log_lines_dropped: dropped_lines.total(),
+            log_lines_dropped_by: dropped_lines,
             memory: memory as u64,
             memory_bytes: memory as u64,
         }

@@ -384,7 +384,10 @@ mod tests {
                 "undecodable_by": {"link_type": 0, "not_ip": number, "truncated": 0,
                     "malformed": 0, "too_deep": 0, "bad_fragment": 0, "fragment": 0,
                     "protocol": number, "late": 0},
-                "log_lines_dropped": number, "memory": number, "memory_bytes": number});
+                "log_lines_dropped": number,
+                "log_lines_dropped_by": {"flows.jsonl": number, "http.jsonl": number,
+                    "dns.jsonl": 0},
+                "memory": number, "memory_bytes": number});
         let status = json!({
             "id": 1, "alias": "web", "aliases": ["www"], "source": "eth0", "interface": "eth0",
             "filter": "tcp port 80", "state": "running", "error": null, "linktype": "EN10MB",

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
 use super::{LineLog, LogWriter};
 use crate::flow::apps::Application;
 use crate::flow::file::Log;
@@ -53,5 +55,42 @@ impl<T> Logs<T> {
     /// The values for all logs.
     pub(in crate::flow) fn all(&self) -> impl Iterator<Item = &T> {
         self.lines.iter().chain([&self.flows])
+    }
+}
+
+/// The lines that each log has dropped. It is written as an object with the names of the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DroppedLines {
+    flows: u64,
+    /// In the order of [`Application::ALL`].
+    lines: [u64; Application::ALL.len()],
+}
+
+impl DroppedLines {
+    /// Those of these logs, now.
+    pub(in crate::flow) fn of(logs: &Logs<Arc<LineLog>>) -> Self {
+        Self {
+            flows: logs.flows.dropped_lines(),
+            lines: logs.lines.each_ref().map(|log| log.dropped_lines()),
+        }
+    }
+
+    /// The sum over all logs.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.lines.iter().fold(self.flows, |sum, lines| sum.saturating_add(*lines))
+    }
+}
+
+impl Serialize for DroppedLines {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("flows.jsonl", &self.flows)?;
+        for (application, lines) in Application::ALL.iter().zip(&self.lines) {
+            if let Some(name) = application.line_file_name() {
+                map.serialize_entry(name, lines)?;
+            }
+        }
+        map.end()
     }
 }
