@@ -14,6 +14,7 @@ mod forget;
 mod identity;
 mod init;
 mod interfaces;
+mod listen_address;
 mod listing;
 mod mistakes;
 mod order;

@@ -5,10 +5,10 @@
 //! reader, and neither the capture nor another client notices.
 
 mod client;
-mod convert;
+pub(super) mod convert;
 mod pcap;
 mod pcapng;
-mod tls;
+pub(super) mod tls;
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capture::filter::Filter;
-use capture::source::HostAndPort;
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCompleter;
 use nix::unistd::geteuid;
@@ -29,7 +28,7 @@ use tokio::task::JoinSet;
 
 use super::client::{self as daemon_client, DaemonSocket};
 use super::savefile::{PacketRange, TransferSignals};
-use super::{complete, exclude};
+use super::{complete, exclude, listen_address};
 use crate::control::messages::{Format, ListRequest};
 use crate::failure::Failure;
 use crate::{memory, output};
@@ -38,6 +37,10 @@ use convert::Conversion;
 
 /// The port that programs for PCAP-over-IP use, such as PolarProxy and Arkime.
 const ADDRESS: &str = "127.0.0.1:57012";
+
+/// Advice to a user who would let every machine read the packets.
+const OPEN: &str = "everybody who can connect there could read the packets; use 127.0.0.1 or \
+                    --tls, or add --insecure if all of them may";
 
 /// Maximum number of clients: the daemon takes 64 connections of a user, and other commands need
 /// some.
@@ -108,7 +111,7 @@ struct Service {
 
 /// `pcapfs serve`.
 pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
-    let address = address(serve)?;
+    let address = listen_address::read(&serve.listen, serve.insecure || serve.tls, OPEN)?;
     let service = Arc::new(service(serve, daemon)?);
     memory::keep_freed();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -120,7 +123,7 @@ pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
         let mut signals = TransferSignals::new()?;
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| Failure::Answer(format!("{address}: {error}{}", advice(&error))))?;
+            .map_err(|error| listen_address::failure(address, &error))?;
         let bound = listener.local_addr().map_err(Failure::System)?;
         // Captures would store what it sends, and it would send that too.
         let excluded = exclude::keep_out(daemon, bound, None).await;
@@ -131,41 +134,6 @@ pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
     });
     runtime.shutdown_background();
     result
-}
-
-/// The address to listen at, if the packets may be read there.
-fn address(serve: &Serve) -> Result<SocketAddr, Failure> {
-    let wrong = |why: String| Failure::Argument(format!("--listen {}: {why}", serve.listen));
-    let place = match serve.listen.strip_suffix(":0") {
-        // Any free port.
-        Some(host) => HostAndPort::parse(&format!("{host}:1")).map(|place| (place, Some(0))),
-        None => HostAndPort::parse(&serve.listen).map(|place| (place, None)),
-    };
-    let (place, port) = place.map_err(|why| wrong(format!("{why} (write ADDR:PORT)")))?;
-    let mut address = place
-        .local_address()
-        .ok_or_else(|| wrong("no address of this machine (127.0.0.1 and [::] are some)".into()))?;
-    if let Some(port) = port {
-        address.set_port(port);
-    }
-    if !address.ip().is_loopback() && !serve.insecure && !serve.tls {
-        return Err(wrong(
-            "everybody who can connect there could read the packets; use 127.0.0.1 or --tls, or \
-             add --insecure if all of them may"
-                .to_owned(),
-        ));
-    }
-    Ok(address)
-}
-
-/// Advice on an error of listening.
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => " (another program listens there; choose a port with --listen)",
-        io::ErrorKind::AddrNotAvailable => " (no interface has it; see: ip address)",
-        io::ErrorKind::PermissionDenied => " (ports below 1024 are for root)",
-        _ => "",
-    }
 }
 
 /// Checks that the capture can be read and filtered.
