@@ -4,10 +4,12 @@
 //! do not capture what they send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tonic::{Code, Streaming};
 
 use super::client::{self, DaemonSocket};
@@ -53,22 +55,47 @@ pub(super) fn run(exclude: &Exclude, daemon: &DaemonSocket) -> Result<(), Failur
     })
 }
 
+/// The time until a daemon that went away is asked again.
+const RESPITE: Duration = Duration::from_secs(1);
+
 /// The socket of an outlet, left out until this is dropped.
 #[derive(Debug)]
-pub(super) struct ExcludedOutlet(Option<JoinHandle<()>>);
-
-impl Drop for ExcludedOutlet {
-    fn drop(&mut self) {
-        if let Some(call) = &self.0 {
-            call.abort();
-        }
-    }
+pub(super) enum ExcludedOutlet {
+    /// The call to the daemon.
+    Excluded(JoinHandle<()>),
+    /// There is no daemon now.
+    NoDaemon,
+    /// The daemon leaves nothing out, and would not later.
+    Refused,
 }
 
 impl ExcludedOutlet {
+    /// Has the socket left out by each daemon that comes after the one that was asked, for as long
+    /// as this future is polled.
+    pub(super) async fn renew(mut self, daemon: &DaemonSocket, local: SocketAddr) {
+        loop {
+            match &mut self {
+                // A task that panicked has said so.
+                Self::Excluded(call) => drop(call.await),
+                Self::NoDaemon => {}
+                Self::Refused => return,
+            }
+            sleep(RESPITE).await;
+            self = keep_out(daemon, local, None).await;
+        }
+    }
+
     /// True if captures were asked to leave it out and some do.
     pub(super) const fn is_kept(&self) -> bool {
-        self.0.is_some()
+        matches!(self, Self::Excluded(_))
+    }
+}
+
+impl Drop for ExcludedOutlet {
+    fn drop(&mut self) {
+        if let Self::Excluded(call) = self {
+            call.abort();
+        }
     }
 }
 
@@ -81,25 +108,25 @@ pub(super) async fn keep_out(
 ) -> ExcludedOutlet {
     let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
     let request = ExcludeRequest { local: local.to_string(), remote, capture: String::new() };
-    let Ok(mut client) = client::open(daemon).await else { return ExcludedOutlet(None) };
+    let Ok(mut client) = client::open(daemon).await else { return ExcludedOutlet::NoDaemon };
     match client.exclude(request).await {
         Ok(answer) => {
             let mut call = ExclusionCall { answers: answer.into_inner(), local, quiet: true };
             // The first answer comes at once.
-            let has_begun = call.report().await.is_ok();
-            ExcludedOutlet(has_begun.then(|| {
-                tokio::spawn(async move {
-                    if let Err(failure) = call.follow().await {
-                        output::say(format_args!("warning: {failure}"));
-                    }
-                })
+            if call.report().await.is_err() {
+                return ExcludedOutlet::NoDaemon;
+            }
+            ExcludedOutlet::Excluded(tokio::spawn(async move {
+                if let Err(failure) = call.follow().await {
+                    output::say(format_args!("warning: {failure}"));
+                }
             }))
         }
         // A daemon in another network namespace does not see these packets.
-        Err(status) if status.code() == Code::FailedPrecondition => ExcludedOutlet(None),
+        Err(status) if status.code() == Code::FailedPrecondition => ExcludedOutlet::Refused,
         Err(status) => {
             output::say(format_args!("warning: {}", client::failure(status)));
-            ExcludedOutlet(None)
+            ExcludedOutlet::Refused
         }
     }
 }
