@@ -82,7 +82,7 @@ impl AccessRules {
             ClientChoice::Fingerprint(fingerprint) => Some(*fingerprint),
             ClientChoice::Name(_) => None,
         });
-        let trust = PeerTrust { pinned: pinned.collect(), revoked };
+        let trust = PeerTrust { pinned: pinned.collect(), revoked, takes_unnamed: false };
         // Says now whether they can be used.
         tls::server(&credentials, trust.clone(), None, &[HTTP2])?;
         Ok(Self { credentials: Arc::new(credentials), trust, settings: settings.clone() })

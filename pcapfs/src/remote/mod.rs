@@ -31,4 +31,4 @@ pub(crate) mod tls;
 /// The port of the control service over TLS.
 pub(crate) const DEFAULT_PORT: u16 = 2020;
 
-pub(crate) use secret_file::write_secret;
+pub(crate) use secret_file::{read_secret, write_secret};

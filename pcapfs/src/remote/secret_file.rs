@@ -85,7 +85,7 @@ pub(super) fn give_to_service(path: &Path) -> io::Result<()> {
 /// # Errors
 /// If another user, except root and the user of the service, owns it or may read it; and errors of
 /// reading.
-pub(super) fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
+pub(crate) fn read_secret(path: &Path) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let metadata = file.metadata()?;
     if metadata.mode() & 0o077 != 0 {

@@ -38,6 +38,8 @@ pub(crate) struct PeerTrust {
     pub(crate) pinned: BTreeSet<Fingerprint>,
     /// Certificates that are refused, whoever has issued them.
     pub(crate) revoked: Option<Arc<RevocationList>>,
+    /// Clients without a certificate are let in too: something else decides about them.
+    pub(crate) takes_unnamed: bool,
 }
 
 impl PeerTrust {
@@ -210,7 +212,7 @@ macro_rules! signatures {
 
 impl ClientCertVerifier for TrustedClients {
     fn client_auth_mandatory(&self) -> bool {
-        true
+        !self.trust.takes_unnamed
     }
 
     /// No hints: a client with a pinned certificate of another authority must send it too.

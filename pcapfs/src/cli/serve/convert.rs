@@ -43,7 +43,7 @@ impl Conversion {
 }
 
 /// A number of four bytes at this offset, in this machine's byte order; 0 beyond the end.
-pub(super) fn word(bytes: &[u8], at: usize) -> u32 {
+pub(in crate::cli) fn word(bytes: &[u8], at: usize) -> u32 {
     let word = bytes.get(at..).and_then(|rest| rest.first_chunk());
     u32::from_ne_bytes(word.copied().unwrap_or_default())
 }

@@ -1,6 +1,8 @@
-//! TLS for the clients of `pcapfs serve`: both sides show a certificate, and one that is revoked while
-//! its client is served ends that.
+//! TLS for the clients of outlets: `pcapfs serve`, where both sides show a certificate, and
+//! `pcapfs web`, where clients may log in without one. A certificate that is revoked while its client
+//! is served ends that.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::failure::Failure;
+use crate::remote::certificate::{CertificateFacts, Fingerprint};
 use crate::remote::identity;
 use crate::remote::over_ip::{RECHECK, credentials, said, still_trusted, trust};
 use crate::remote::tls::{self, PeerTrust, TlsFailure};
@@ -18,7 +21,7 @@ use crate::remote::tls::{self, PeerTrust, TlsFailure};
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Accepts clients with a certificate of the authority of an identity.
-pub(super) struct Acceptor {
+pub(in crate::cli) struct Acceptor {
     acceptor: TlsAcceptor,
     trust: PeerTrust,
 }
@@ -31,7 +34,7 @@ impl std::fmt::Debug for Acceptor {
 
 /// A client that was let in.
 #[derive(Debug)]
-pub(super) struct Guest {
+pub(in crate::cli) struct Guest {
     trust: PeerTrust,
     certificate: Vec<u8>,
 }
@@ -43,9 +46,27 @@ impl Acceptor {
     /// It cannot be used.
     pub(super) fn new(path: Option<&Path>) -> Result<Self, Failure> {
         let identity = identity::directory(path);
-        let wrong = |why: String| Failure::Answer(format!("--tls: {why}"));
-        let credentials = credentials(&identity).map_err(wrong)?;
         let trust = trust(&identity);
+        Self::with(&identity, trust)
+    }
+
+    /// For the identity at this path, or that of this machine. Clients with a certificate that is
+    /// `pinned` are accepted too, and those without any.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub(in crate::cli) fn taking_unnamed(
+        path: Option<&Path>,
+        pinned: BTreeSet<Fingerprint>,
+    ) -> Result<Self, Failure> {
+        let identity = identity::directory(path);
+        let trust = PeerTrust { pinned, takes_unnamed: true, ..trust(&identity) };
+        Self::with(&identity, trust)
+    }
+
+    fn with(identity: &Path, trust: PeerTrust) -> Result<Self, Failure> {
+        let wrong = |why: String| Failure::Answer(format!("--tls: {why}"));
+        let credentials = credentials(identity).map_err(wrong)?;
         let config = tls::server(&credentials, trust.clone(), None, &[]).map_err(wrong)?;
         Ok(Self { acceptor: TlsAcceptor::from(config), trust })
     }
@@ -54,7 +75,7 @@ impl Acceptor {
     ///
     /// # Errors
     /// Why it is not let in, for people.
-    pub(super) async fn accept(
+    pub(in crate::cli) async fn accept(
         &self,
         stream: TcpStream,
     ) -> Result<(TlsStream<TcpStream>, Guest), String> {
@@ -72,8 +93,17 @@ impl Acceptor {
 }
 
 impl Guest {
-    /// Waits until the client may not go on, and returns why.
-    pub(super) async fn refused(self) -> String {
+    /// The facts of its certificate; `None` without one.
+    pub(in crate::cli) fn facts(&self) -> Option<CertificateFacts> {
+        CertificateFacts::read(&self.certificate.as_slice().into()).ok()
+    }
+
+    /// Waits until the client may not go on, and returns why. A client without a certificate always
+    /// may.
+    pub(in crate::cli) async fn refused(self) -> String {
+        if self.certificate.is_empty() {
+            return std::future::pending().await;
+        }
         loop {
             sleep(RECHECK).await;
             if let Err(error) = still_trusted(&self.trust, &self.certificate) {

@@ -39,7 +39,8 @@ impl Place {
         let credentials = Credentials::of_directory(self.path()).unwrap();
         let revoked = Some(Arc::new(RevocationList::new(self.path().join(REVOKED))));
         let pinned = pinned.iter().copied().collect();
-        server(&credentials, PeerTrust { pinned, revoked }, None, &[HTTP2]).unwrap()
+        server(&credentials, PeerTrust { pinned, revoked, takes_unnamed: false }, None, &[HTTP2])
+            .unwrap()
     }
 }
 
