@@ -24,6 +24,7 @@ use super::savefile::{self, Listen, Replay};
 use super::send::{self, SendArguments};
 use super::serve::{self, Serve};
 use super::umount::Umount;
+use super::web::{self, Web};
 use super::{background, complete, exclude, forget, identity, init, interfaces, umount};
 use crate::daemon;
 use crate::daemon::options::MountArguments;
@@ -73,6 +74,8 @@ pub(super) enum Command {
     Send(Box<SendArguments>),
     /// Receive over TCP at consecutive ports, and write files, until interrupted
     Receive(Receive),
+    /// Serve captures, flows and HTTP to browsers and programs, over HTTP
+    Web(Box<Web>),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
     Exclude(Exclude),
     /// Name other machines, whose captures all commands can use as REMOTE:ALIAS
@@ -121,6 +124,7 @@ impl Command {
             Self::Serve(serve) => serve::run(&serve, &daemon),
             Self::Send(send) => send::run(&send, &daemon),
             Self::Receive(receive) => receive::run(&receive),
+            Self::Web(web) => web::run(&web, &daemon),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),
             Self::Identity(identity) => identity::run(&identity),

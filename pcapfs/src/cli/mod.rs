@@ -25,6 +25,7 @@ mod send;
 mod serve;
 mod trees;
 mod umount;
+mod web;
 
 use std::process::ExitCode;
 

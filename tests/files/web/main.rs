@@ -1,0 +1,6 @@
+//! `pcapfs web`: its HTTP interface, asked with curl.
+
+mod access;
+mod streams;
+mod support;
+mod tls;
