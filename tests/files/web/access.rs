@@ -38,6 +38,7 @@ fn the_kernel_lets_in_the_own_user_and_root_and_nobody_else() {
     assert_eq!(web.json("api/v1/captures")["captures"].as_array().unwrap().len(), 0);
     let denied = &["permission denied"][..];
     web.get("captures/web/replay.pcap").is_error(403, denied);
+    web.get("api/v1/captures/web/flows").is_error(403, denied);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! `pcapfs web`: its HTTP interface, asked with curl.
 
 mod access;
+mod files;
+mod flows;
 mod streams;
 mod support;
 mod tls;

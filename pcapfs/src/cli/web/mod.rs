@@ -5,25 +5,39 @@
 //! one more reader of the daemon, and a browser that does not read delays no other.
 //!
 //! ```text
-//!   server ── connections ── routes ── streams    savefiles, with their bounds ── daemon
+//!   server ── connections ── routes ─┬── streams    savefiles, with their bounds ── daemon
+//!      │                             ├── flows      pages of flows and HTTP ─┐
+//!      │                             └── files      of flows ────────────────┴── records ── tree
 //!      └── access: the kernel's word about the client, tokens, certificates
 //! ```
 //!
-//! `daemon` is the control socket.
+//! `daemon` is the control socket, `tree` the mounted tree, `records` what is known of its logs.
 
 mod access;
 mod answer;
 mod bounds;
+mod byte_range;
 mod client_user;
+mod cursor;
 mod daemon;
+mod file_type;
+mod files;
+mod flow_index;
+mod flows;
+mod log;
 mod page;
+mod pages;
 mod query;
+mod records;
 mod report;
 mod routes;
 mod server;
 mod slots;
 mod streams;
+mod timeline;
 mod tokens;
+mod transaction_choice;
+mod tree;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

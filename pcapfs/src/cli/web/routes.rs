@@ -12,6 +12,8 @@ use serde::Serialize;
 use super::access::{Connected, Visitor};
 use super::answer::{Answer, Handled, Problem, empty, json};
 use super::daemon::CaptureView;
+use super::files;
+use super::flows;
 use super::page;
 use super::query::{self, Query};
 use super::server::Server;
@@ -114,9 +116,30 @@ impl Route<'_> {
                 self.query.end("")?;
                 Ok(json(&daemon.capture(name).await?))
             }
+            ["api", "v1", "captures", name, "readers"] => {
+                self.query.end("")?;
+                flows::list_readers(self.server, name).await
+            }
+            ["api", "v1", "captures", name, "flows"] => {
+                flows::list_flows(self.server, name, self.query).await
+            }
+            ["api", "v1", "captures", name, "flows", flow] => {
+                self.query.end("")?;
+                flows::show_flow(self.server, name, flow).await
+            }
+            ["api", "v1", "captures", name, "flows", flow, "packets"] => {
+                flows::list_packets(self.server, name, flow, self.query).await
+            }
+            ["api", "v1", "captures", name, "http"] => {
+                flows::list_transactions(self.server, name, self.query).await
+            }
             ["captures", name, file] => {
                 let request = StreamRequest::read(file, self.query)?;
                 streams::serve(self.server, self.visitor, name, request, is_head).await
+            }
+            ["captures", name, "flows", flow, file @ ..] if !file.is_empty() => {
+                let place = (*name, *flow, file);
+                files::serve(self.server, self.visitor, self.head, place, self.query).await
             }
             _ => Err(Problem::missing(format!(
                 "{}: no such path (see /api/v1/captures)",

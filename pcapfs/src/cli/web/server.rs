@@ -20,9 +20,11 @@ use super::access::{Access, Connected};
 use super::answer::Handled;
 use super::client_user::client_user;
 use super::daemon::DaemonLink;
+use super::records::Records;
 use super::report::Reporter;
 use super::routes;
 use super::slots::Slots;
+use super::tree::TreeReader;
 use crate::cli::far_end;
 use crate::cli::savefile::TransferSignals;
 use crate::cli::serve::tls::{Acceptor, Guest};
@@ -35,6 +37,12 @@ const CONNECTIONS: usize = 512;
 
 /// Connections at a time of all others, so that strangers keep none of the former out.
 const OTHER_CONNECTIONS: usize = 128;
+
+/// Files at a time that are sent, with 256 KiB each in memory.
+const FILES: usize = 128;
+
+/// Files at a time that are sent to one client: a browser asks for six.
+const FILES_OF_ONE: usize = 64;
 
 /// The time in which the head of a request comes.
 const HEAD: Duration = Duration::from_secs(20);
@@ -53,8 +61,12 @@ const RESPITE: Duration = Duration::from_millis(200);
 pub(super) struct Server {
     pub(super) access: Access,
     pub(super) daemon: DaemonLink,
+    pub(super) tree: TreeReader,
+    pub(super) records: Arc<Records>,
     /// Savefile streams that are open.
     pub(super) streams: Arc<Slots>,
+    /// Files of flows that are being sent.
+    pub(super) files: Arc<Slots>,
     /// True once the server is to end.
     pub(super) stopping: watch::Receiver<bool>,
     pub(super) reporter: Reporter,
@@ -111,7 +123,18 @@ impl Server {
             own: Arc::new(Semaphore::new(CONNECTIONS)),
             other: Arc::new(Semaphore::new(OTHER_CONNECTIONS)),
         };
-        Self { access, daemon, streams, stopping, reporter, tls, rooms }
+        Self {
+            access,
+            daemon,
+            tree: TreeReader::default(),
+            records: Arc::default(),
+            streams,
+            files: Slots::new(FILES, FILES_OF_ONE),
+            stopping,
+            reporter,
+            tls,
+            rooms,
+        }
     }
 
     /// Logs a browser in.
