@@ -39,6 +39,7 @@ fn the_kernel_lets_in_the_own_user_and_root_and_nobody_else() {
     let denied = &["permission denied"][..];
     web.get("captures/web/replay.pcap").is_error(403, denied);
     web.get("api/v1/captures/web/flows").is_error(403, denied);
+    web.get("api/v1/captures/web/events").is_error(403, denied);
 }
 
 #[test]

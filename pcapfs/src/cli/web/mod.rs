@@ -7,7 +7,8 @@
 //! ```text
 //!   server ── connections ── routes ─┬── streams    savefiles, with their bounds ── daemon
 //!      │                             ├── flows      pages of flows and HTTP ─┐
-//!      │                             └── files      of flows ────────────────┴── records ── tree
+//!      │                             ├── events     the same as it comes ────┼── records ── tree
+//!      │                             └── files      of flows ────────────────┘
 //!      └── access: the kernel's word about the client, tokens, certificates
 //! ```
 //!
@@ -17,9 +18,12 @@ mod access;
 mod answer;
 mod bounds;
 mod byte_range;
+mod capture_watch;
 mod client_user;
 mod cursor;
 mod daemon;
+mod event_text;
+mod events;
 mod file_type;
 mod files;
 mod flow_index;
@@ -172,6 +176,7 @@ pub(super) fn run(web: &Web, daemon: &DaemonSocket) -> Result<(), Failure> {
         server.reporter.ready(token.as_deref())?;
         tokio::select! {
             () = server.run(&listener, &mut signals, &stop) => {}
+            () = server.captures.run(&server.daemon) => {}
             () = async {
                 excluded.renew(daemon, bound).await;
                 std::future::pending::<()>().await;

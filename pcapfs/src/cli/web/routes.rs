@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::access::{Connected, Visitor};
 use super::answer::{Answer, Handled, Problem, empty, json};
 use super::daemon::CaptureView;
+use super::events::{self, EventRequest};
 use super::files;
 use super::flows;
 use super::page;
@@ -132,6 +133,16 @@ impl Route<'_> {
             }
             ["api", "v1", "captures", name, "http"] => {
                 flows::list_transactions(self.server, name, self.query).await
+            }
+            ["api", "v1", "captures", name, "events"] => {
+                let last = self.head.headers.get("last-event-id");
+                let last = last.and_then(|last| last.to_str().ok());
+                let request = EventRequest::of_capture(self.query, last)?;
+                events::serve(self.server, self.visitor, Some(name), request, is_head).await
+            }
+            ["api", "v1", "events"] => {
+                let request = EventRequest::of_all(self.query)?;
+                events::serve(self.server, self.visitor, None, request, is_head).await
             }
             ["captures", name, file] => {
                 let request = StreamRequest::read(file, self.query)?;

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 
 use super::access::{Access, Connected};
 use super::answer::Handled;
+use super::capture_watch::CaptureWatch;
 use super::client_user::client_user;
 use super::daemon::DaemonLink;
 use super::records::Records;
@@ -37,6 +38,12 @@ const CONNECTIONS: usize = 512;
 
 /// Connections at a time of all others, so that strangers keep none of the former out.
 const OTHER_CONNECTIONS: usize = 128;
+
+/// Event streams at a time: a page has one.
+const EVENT_STREAMS: usize = 256;
+
+/// Event streams at a time of one client.
+const EVENT_STREAMS_OF_ONE: usize = 128;
 
 /// Files at a time that are sent, with 256 KiB each in memory.
 const FILES: usize = 128;
@@ -63,8 +70,12 @@ pub(super) struct Server {
     pub(super) daemon: DaemonLink,
     pub(super) tree: TreeReader,
     pub(super) records: Arc<Records>,
+    /// The captures, for event streams.
+    pub(super) captures: CaptureWatch,
     /// Savefile streams that are open.
     pub(super) streams: Arc<Slots>,
+    /// Event streams that are open.
+    pub(super) event_streams: Arc<Slots>,
     /// Files of flows that are being sent.
     pub(super) files: Arc<Slots>,
     /// True once the server is to end.
@@ -128,7 +139,9 @@ impl Server {
             daemon,
             tree: TreeReader::default(),
             records: Arc::default(),
+            captures: CaptureWatch::default(),
             streams,
+            event_streams: Slots::new(EVENT_STREAMS, EVENT_STREAMS_OF_ONE),
             files: Slots::new(FILES, FILES_OF_ONE),
             stopping,
             reporter,
