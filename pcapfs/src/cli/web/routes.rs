@@ -103,8 +103,9 @@ impl Route<'_> {
         match segments {
             [""] => {
                 self.query.end("token")?;
-                Ok(page::page())
+                Ok(page::page(self.head))
             }
+            ["assets", name] => page::file(self.head, &format!("assets/{name}")),
             ["api", "v1", "captures"] => {
                 #[derive(Serialize)]
                 struct List {
