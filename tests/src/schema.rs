@@ -16,6 +16,10 @@ const REMARKS: [&str; 5] = ["$schema", "$id", "title", "description", "$defs"];
 /// The only pattern in the schemas: that of times.
 const TIME: &str = "^[0-9]{4,}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\\.[0-9]{9}Z$";
 
+/// The name of the description of the HTTP interface, `docs/openapi.json`. Its schemas refer to the
+/// others as `schema/NAME.schema.json`.
+const OPENAPI: &str = "openapi";
+
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/schema")
 }
@@ -50,7 +54,10 @@ pub fn schema(name: &str) -> &'static Value {
     if let Some(schema) = known.get(name) {
         return schema;
     }
-    let path = folder().join(format!("{name}.schema.json"));
+    let path = match name {
+        OPENAPI => folder().with_file_name("openapi.json"),
+        name => folder().join(format!("{name}.schema.json")),
+    };
     let text = fs::read_to_string(&path);
     let schema = text.ok().and_then(|text| serde_json::from_str(&text).ok());
     let schema: Value = schema.unwrap_or_else(|| panic!("{} is no schema", path.display()));
@@ -66,6 +73,17 @@ pub fn check(name: &str, value: &Value) {
     let at = Place { document: name, schema: schema(name) };
     if let Err(why) = valid(at, value, "") {
         panic!("against docs/schema/{name}.schema.json: {why} in {value:#}");
+    }
+}
+
+/// Checks that a value matches the schema at a place of the document of this name, such as
+/// `openapi`.
+#[track_caller]
+pub fn check_at(name: &str, pointer: &str, value: &Value) {
+    let found = schema(name).pointer(pointer);
+    let schema = found.unwrap_or_else(|| panic!("no {pointer} in {name}"));
+    if let Err(why) = valid(Place { document: name, schema }, value, "") {
+        panic!("against {pointer} of {name}: {why} in {value:#}");
     }
 }
 
@@ -96,6 +114,7 @@ impl<'a> Place<'a> {
     /// The schema of a reference: `#/$defs/x`, `other.schema.json`, or one in the other.
     fn resolve(self, reference: &'a str) -> Result<Self, String> {
         let (document, fragment) = reference.split_once('#').unwrap_or((reference, ""));
+        let document = document.strip_prefix("schema/").unwrap_or(document);
         let document = match document.strip_suffix(".schema.json") {
             Some(name) => name,
             None if document.is_empty() => self.document,

@@ -1,6 +1,7 @@
 //! `pcapfs web`: its HTTP interface, asked with curl.
 
 mod access;
+mod documented;
 mod events;
 mod files;
 mod flows;
