@@ -87,11 +87,13 @@ fn exchange(mut stream: TcpStream, len: usize) {
     assert_eq!(received.len(), len);
 }
 
-/// Waits until a packet sent now is in the capture, and with it all before it.
+/// Waits until a packet sent now is in the capture, and with it all before it. The kernel may drop
+/// one after others that were sent at full speed, so it is sent again.
 fn settle(net: &Net, daemon: &Daemon, aliases: &[&str], mark: u16) {
-    net.sender_to(40, mark).send(1);
+    let mut sender = net.sender_to(40, mark);
     for alias in aliases {
         wait_until("the last packet is stored", 5, || {
+            sender.send(1);
             matching(daemon, alias, &format!("udp port {mark}")) > 0
         });
     }
