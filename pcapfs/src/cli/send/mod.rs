@@ -25,7 +25,7 @@ use capture::source::HostAndPort;
 use clap::Args;
 use clap_complete::engine::ArgValueCompleter;
 
-use super::client::DaemonSocket;
+use super::client::{self, DaemonSocket};
 use super::complete;
 use super::savefile::{PacketRange, TransferSignals};
 use crate::failure::Failure;
@@ -115,20 +115,14 @@ pub(super) fn run(send: &SendArguments, daemon: &DaemonSocket) -> Result<(), Fai
     };
     descriptor_limit::raise();
     memory::keep_freed();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::System)?;
-    let result = runtime.block_on(async {
+    client::run(async {
         let mut signals = TransferSignals::new()?;
         let sending = tokio::select! {
             prepared = Sending::prepare(settings, input, &place, daemon) => prepared?,
             () = signals.any() => return Err(Failure::Answer("interrupted".to_owned())),
         };
         sending.run(&mut signals).await
-    });
-    runtime.shutdown_background();
-    result
+    })
 }
 
 /// A host without the brackets of an IPv6 address.

@@ -114,11 +114,7 @@ pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
     let address = listen_address::read(&serve.listen, serve.insecure || serve.tls, OPEN)?;
     let service = Arc::new(service(serve, daemon)?);
     memory::keep_freed();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::System)?;
-    let result = runtime.block_on(async {
+    daemon_client::run(async {
         // Before it is ready, so that no signal ends it without a summary.
         let mut signals = TransferSignals::new()?;
         let listener = TcpListener::bind(address)
@@ -131,9 +127,7 @@ pub(super) fn run(serve: &Serve, daemon: &DaemonSocket) -> Result<(), Failure> {
         serve_all(&service, &listener, &mut signals).await;
         drop(excluded);
         Ok(())
-    });
-    runtime.shutdown_background();
-    result
+    })
 }
 
 /// Checks that the capture can be read and filtered.

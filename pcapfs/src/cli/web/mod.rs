@@ -53,7 +53,7 @@ use nix::unistd::geteuid;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::client::DaemonSocket;
+use super::client::{self, DaemonSocket};
 use super::savefile::TransferSignals;
 use super::serve::tls::Acceptor;
 use super::{exclude, listen_address};
@@ -144,11 +144,7 @@ pub(super) fn run(web: &Web, daemon: &DaemonSocket) -> Result<(), Failure> {
         None => Tokens::once().map(|(tokens, token)| (tokens, Some(token)))?,
     };
     memory::keep_freed();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::System)?;
-    let result = runtime.block_on(async {
+    client::run(async {
         // Before it is ready, so that no signal ends it in another way.
         let mut signals = TransferSignals::new()?;
         let listener = TcpListener::bind(address)
@@ -183,9 +179,7 @@ pub(super) fn run(web: &Web, daemon: &DaemonSocket) -> Result<(), Failure> {
             } => {}
         }
         Ok(())
-    });
-    runtime.shutdown_background();
-    result
+    })
 }
 
 fn tls(web: &Web) -> Result<Option<ServerTls>, Failure> {
