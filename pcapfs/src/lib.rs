@@ -39,6 +39,7 @@ mod remote;
 mod settings;
 mod size;
 mod sources;
+mod tcp_socket;
 mod waiters;
 
 pub use cli::run;

@@ -19,11 +19,11 @@ use tonic::{Code, Status};
 
 use super::connections::{Busy, Peer};
 use super::messages::{ExcludeRequest, ExcludeResponse};
-use super::owner;
 use crate::fs::access::PermissionBit;
 use crate::fs::captures::CaptureEntry;
 use crate::fs::names;
 use crate::registry::{Refusal, Registry};
+use crate::tcp_socket;
 
 /// How often the owner of the socket and the permissions are checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,7 +107,8 @@ impl ExcludedSocket {
         let Self { local, remote } = self;
         let kernel =
             |error| Status::internal(format!("{local}: cannot ask for its owner: {error}"));
-        match (owner::of_tcp(local, remote).map_err(kernel)?, remote) {
+        let found = tcp_socket::find(local, remote).map_err(kernel)?;
+        match (found.map(|socket| socket.user), remote) {
             (Some(owner), _) if owner == uid || uid == 0 => Ok(()),
             (Some(owner), _) => Err(Status::permission_denied(format!(
                 "{local}: the socket belongs to {}, not to {}",

@@ -21,7 +21,6 @@ mod connections;
 mod exclude;
 mod follow;
 mod outgoing;
-mod owner;
 mod peer;
 mod proto;
 mod remote_accept;

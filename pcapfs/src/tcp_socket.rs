@@ -1,8 +1,8 @@
-//! Whose socket it is that has an address and a port, as the kernel knows it (`sock_diag`,
-//! sock_diag(7)).
+//! TCP sockets of this machine, as the kernel knows them (`sock_diag`, sock_diag(7)): whose one is,
+//! for services that give the user of a socket rights.
 //!
-//! The answer is about the network namespace of this process, which is also the one whose packets
-//! it captures.
+//! The answer is about the network namespace of this process. For a daemon, that is also the one
+//! whose packets it captures.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -65,7 +65,9 @@ struct OwnerRequest {
 #[repr(C)]
 struct OwnerAnswer {
     header: NetlinkHeader,
-    _family_state_timer: u32,
+    _family: u8,
+    state: u8,
+    _timer_and_retransmits: [u8; 2],
     ends: SocketEnds,
     _expires_and_queues: [u32; 3],
     uid: u32,
@@ -80,13 +82,25 @@ struct Refused {
     error: i32,
 }
 
-/// The user of the TCP socket that listens at `local`, or that is connected with `remote`; `None`
-/// without such a socket. An unspecified address finds only a socket that has it.
+/// A TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TcpSocketFacts {
+    /// The uid of its owner; 0 for a socket that has none any more.
+    pub(crate) user: u32,
+    /// Its state, as numbered in `net/tcp_states.h`.
+    pub(crate) state: u8,
+}
+
+/// The TCP socket that listens at `local`, or that is connected with `remote`; `None` without such a
+/// socket. An unspecified address finds only a socket that has it.
 ///
 /// # Errors
 /// The errors of netlink(7). A kernel without `tcp_diag` answers as if there were no
 /// socket.
-pub(super) fn of_tcp(local: SocketAddr, remote: Option<SocketAddr>) -> io::Result<Option<u32>> {
+pub(crate) fn find(
+    local: SocketAddr,
+    remote: Option<SocketAddr>,
+) -> io::Result<Option<TcpSocketFacts>> {
     let socket = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -99,11 +113,11 @@ pub(super) fn of_tcp(local: SocketAddr, remote: Option<SocketAddr>) -> io::Resul
         nix::sys::socket::sockopt::ReceiveTimeout,
         &TimeVal::new(1, 0),
     )?;
-    send(socket.as_raw_fd(), request(local, remote).as_bytes(), MsgFlags::empty())?;
+    let request = request(local, remote);
+    send(socket.as_raw_fd(), request.as_bytes(), MsgFlags::empty())?;
     let mut answer = [0; 4096];
     let len = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-    let remote_port = remote.map_or(0, |remote| remote.port());
-    owner(answer.get(..len).unwrap_or_default(), remote_port)
+    facts(answer.get(..len).unwrap_or_default(), &request.ends)
 }
 
 fn request(local: SocketAddr, remote: Option<SocketAddr>) -> OwnerRequest {
@@ -145,15 +159,17 @@ fn octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-fn owner(answer: &[u8], remote_port: u16) -> io::Result<Option<u32>> {
+/// The socket in an answer about these ends.
+fn facts(answer: &[u8], asked: &SocketEnds) -> io::Result<Option<TcpSocketFacts>> {
     let malformed = || io::Error::other("the kernel's answer about a socket is malformed");
     let (header, _) = NetlinkHeader::read_from_prefix(answer).map_err(|_| malformed())?;
     match header.kind {
         BY_FAMILY => {
             let (found, _) = OwnerAnswer::read_from_prefix(answer).map_err(|_| malformed())?;
             // Without a connection, the kernel finds the socket that would accept it.
-            let is_it = found.ends.remote_port == remote_port.to_be_bytes();
-            Ok(is_it.then_some(found.uid))
+            let ports = |ends: &SocketEnds| (ends.local_port, ends.remote_port);
+            let is_it = ports(&found.ends) == ports(asked);
+            Ok(is_it.then_some(TcpSocketFacts { user: found.uid, state: found.state }))
         }
         ERROR => {
             let (refused, _) = Refused::read_from_prefix(answer).map_err(|_| malformed())?;
@@ -175,6 +191,7 @@ mod tests {
     #[test]
     fn the_owner_of_listening_and_connected_sockets_is_known() {
         let own = nix::unistd::geteuid().as_raw();
+        let of_tcp = |local, remote| find(local, remote).map(|found| found.map(|one| one.user));
         for address in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let local = listener.local_addr().unwrap();
@@ -193,18 +210,22 @@ mod tests {
     fn any_address_is_not_one_address() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        assert_eq!(of_tcp(([0, 0, 0, 0], port).into(), None).unwrap(), None);
+        assert_eq!(find(([0, 0, 0, 0], port).into(), None).unwrap(), None);
         // A socket of IPv6 at all addresses has those of IPv4 too.
         if let Ok(both) = TcpListener::bind("[::]:0") {
             let port = both.local_addr().unwrap().port();
-            assert!(of_tcp(([0, 0, 0, 0], port).into(), None).unwrap().is_some());
+            assert!(find(([0, 0, 0, 0], port).into(), None).unwrap().is_some());
         }
     }
 
     #[test]
     fn a_malformed_answer_is_an_error() {
+        let asked = request(([127, 0, 0, 1], 1).into(), Some(([127, 0, 0, 1], 2).into())).ends;
         for len in [0, 15, 16, 80] {
-            assert!(owner(&vec![0; len], 0).is_err());
+            assert!(facts(&vec![0; len], &asked).is_err());
+        }
+        for len in 0..200 {
+            assert!(facts(&vec![0xff; len], &asked).is_err());
         }
     }
 }
