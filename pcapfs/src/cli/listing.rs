@@ -268,6 +268,12 @@ pub(super) fn bytes(count: u64) -> String {
     }
 }
 
+/// The rate at which this many bytes came in this time, for people: in a second.
+pub(super) fn rate(count: u64, time: Duration) -> String {
+    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    format!("{}/s", bytes(count.saturating_mul(1000) / milliseconds))
+}
+
 /// A document as lines of a name and a value, without unknown values.
 fn lines(value: &Value) -> String {
     let mut found = Vec::new();

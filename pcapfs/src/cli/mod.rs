@@ -7,6 +7,7 @@ mod client;
 mod command;
 mod complete;
 mod descriptors;
+mod event_line;
 mod exclude;
 mod extcap;
 mod far_end;

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::client::{self, DaemonSocket, Receiver};
 use super::complete;
-use super::listing::bytes;
+use super::listing::{bytes, rate};
 use crate::control::chunks::{MessagePart, MessageParts};
 use crate::control::messages::{Format, ListRequest, ListenRequest, ReplayRequest};
 use crate::failure::Failure;
@@ -453,14 +453,13 @@ impl TransferProgress {
     }
 
     fn text(&self) -> String {
-        let milliseconds = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let rate = bytes(self.done.saturating_mul(1000) / milliseconds.max(1));
+        let rate = rate(self.done, self.began.elapsed());
         let done = bytes(self.done);
         match self.done.saturating_mul(100).checked_div(self.total) {
             Some(percent) => {
-                format!("{done} of {} ({}%), {rate}/s", bytes(self.total), percent.min(100))
+                format!("{done} of {} ({}%), {rate}", bytes(self.total), percent.min(100))
             }
-            None => format!("{done}, {rate}/s"),
+            None => format!("{done}, {rate}"),
         }
     }
 

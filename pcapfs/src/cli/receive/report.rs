@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use capture::clock;
 use serde::Serialize;
 
 use super::connection::{ConnectionEnd, ConnectionReport};
 use super::ports::ReceivingPort;
-use crate::cli::listing::bytes;
+use crate::cli::event_line;
+use crate::cli::listing::{bytes, rate};
 use crate::output::{self, counted};
 
 /// The sums of a run.
@@ -23,14 +23,6 @@ pub(super) struct ReceiveSums {
     pub(super) bytes: u64,
     /// Bytes that were received and could not be written.
     pub(super) unwritten: u64,
-}
-
-/// A line of `--json`.
-#[derive(Serialize)]
-struct ReceiveLine<'a> {
-    time: String,
-    #[serde(flatten)]
-    event: &'a ReceiveEvent<'a>,
 }
 
 #[derive(Serialize)]
@@ -197,22 +189,10 @@ impl ReceiveReport {
     }
 
     fn print(&self, event: &ReceiveEvent<'_>, text: impl FnOnce() -> String) {
-        if !self.json {
-            output::say(text());
-            return;
-        }
-        let time = clock::now().to_rfc3339();
-        let line = serde_json::to_string(&ReceiveLine { time, event });
-        // Without a reader of these lines, the files still get their bytes.
-        let _ = line.map(|line| output::print(&(line + "\n")));
+        event_line::print(self.json, event, text);
     }
 }
 
 fn microseconds(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn rate(count: u64, time: Duration) -> String {
-    let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    format!("{}/s", bytes(count.saturating_mul(1000) / milliseconds))
 }

@@ -3,12 +3,12 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use capture::clock;
 use capture::source::HostAndPort;
 use serde::Serialize;
 
 use super::extraction::{LeftOut, SenderKey};
 use super::plan::PlannedContent;
+use crate::cli::event_line;
 use crate::cli::listing::bytes;
 use crate::output::{self, counted};
 
@@ -71,14 +71,6 @@ impl SendSums {
         self.missing += counts.missing;
         self.unsent += counts.bytes.saturating_sub(written);
     }
-}
-
-/// A line of `--json`.
-#[derive(Serialize)]
-struct SendLine<'a> {
-    time: String,
-    #[serde(flatten)]
-    event: &'a SendEvent<'a>,
 }
 
 #[derive(Serialize)]
@@ -289,14 +281,7 @@ impl SendReport {
     }
 
     fn print(&self, event: &SendEvent<'_>, text: impl FnOnce() -> String) {
-        if !self.json {
-            output::say(text());
-            return;
-        }
-        let time = clock::now().to_rfc3339();
-        let line = serde_json::to_string(&SendLine { time, event });
-        // Without a reader of these lines, the receivers still get their bytes.
-        let _ = line.map(|line| output::print(&(line + "\n")));
+        event_line::print(self.json, event, text);
     }
 }
 
