@@ -87,6 +87,19 @@ pub(crate) const VERSION_HEADER: &str = "pcapfs-version";
 /// or panic at the first client, long after the daemon reported that it is ready.
 const DESCRIPTORS: usize = 12;
 
+/// The name of a state, as in `status.json`; `None` for one that this version does not know.
+pub(crate) const fn state_name(state: messages::State) -> Option<&'static str> {
+    Some(match state {
+        messages::State::Unspecified => return None,
+        messages::State::Pending => "pending",
+        messages::State::Running => "running",
+        messages::State::Retrying => "retrying",
+        messages::State::Stopped => "stopped",
+        messages::State::Ended => "ended",
+        messages::State::Failed => "failed",
+    })
+}
+
 /// A running service.
 #[derive(Debug)]
 pub(crate) struct ControlService {

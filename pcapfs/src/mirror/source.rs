@@ -26,13 +26,14 @@ use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::connect;
-use super::status::{MirrorStatus, state_name};
+use super::status::MirrorStatus;
 use super::written::MirrorName;
 use crate::control::messages::control_client::ControlClient;
 use crate::control::messages::{
     Compression, FollowFrom, FollowHeader, FollowInterface, FollowPlace, FollowRequest,
     FollowResponse, State,
 };
+use crate::control::state_name;
 
 /// The longest silence of a far daemon, which reports its state every second. A connection that is
 /// broken without a sign is given up after this time.

@@ -5,7 +5,8 @@ use protocol::time::Timestamp;
 use serde::Serialize;
 
 use super::written::MirrorName;
-use crate::control::messages::{FollowState, State};
+use crate::control::messages::FollowState;
+use crate::control::state_name;
 
 /// The far side as last reported, and counts of this side.
 #[derive(Debug, Default)]
@@ -142,17 +143,4 @@ impl MirrorStatus {
         // It has only texts and numbers.
         serde_json::to_value(&status).ok()
     }
-}
-
-/// The name of a state, as in `status.json`; `None` for one that this version does not know.
-pub(super) const fn state_name(state: State) -> Option<&'static str> {
-    Some(match state {
-        State::Unspecified => return None,
-        State::Pending => "pending",
-        State::Running => "running",
-        State::Retrying => "retrying",
-        State::Stopped => "stopped",
-        State::Ended => "ended",
-        State::Failed => "failed",
-    })
 }

@@ -11,9 +11,8 @@ use tonic::{Code, Status};
 
 use super::answer::Problem;
 use crate::cli::client::{self, Client, DaemonSocket};
-use crate::control::messages::{
-    Capture, ListRequest, StartRequest, State, StatusRequest, StopRequest,
-};
+use crate::control::messages::{Capture, ListRequest, StartRequest, StatusRequest, StopRequest};
+use crate::control::state_name;
 use crate::failure::Failure;
 use crate::fs::access::{Caller, PermissionBit};
 use crate::fs::{group_id, user_id};
@@ -157,7 +156,7 @@ impl DaemonLink {
         let status: Value = serde_json::from_str(&capture.status).unwrap_or_default();
         CaptureView {
             may_control: self.may_control(&status),
-            state: state_name(capture.state()),
+            state: state_name(capture.state()).unwrap_or("unknown"),
             error: (!capture.error.is_empty()).then_some(capture.error),
             name: capture.alias,
             aliases: capture.aliases,
@@ -197,18 +196,5 @@ const fn http_status(code: Code) -> StatusCode {
         Code::InvalidArgument => StatusCode::BAD_REQUEST,
         Code::FailedPrecondition | Code::AlreadyExists => StatusCode::CONFLICT,
         _ => StatusCode::SERVICE_UNAVAILABLE,
-    }
-}
-
-/// A state, as `status.json` writes it.
-const fn state_name(state: State) -> &'static str {
-    match state {
-        State::Unspecified => "unknown",
-        State::Pending => "pending",
-        State::Running => "running",
-        State::Retrying => "retrying",
-        State::Stopped => "stopped",
-        State::Ended => "ended",
-        State::Failed => "failed",
     }
 }
