@@ -8,6 +8,7 @@
 mod libpcap_reader;
 mod names;
 mod plan;
+mod selection;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,7 +18,6 @@ use nix::net::if_::if_nametoindex;
 use nix::poll::PollTimeout;
 use pcap::{Active, Capture};
 use protocol::linktype::LinkType;
-use protocol::time::Timestamp;
 
 use super::link_counters::LinkCounters;
 use super::namespace::{EnteredNamespace, NamespacedInterface};
@@ -26,14 +26,15 @@ use super::{
     ANY, InterfaceBackend, Observer, Rest, Source, SourceControl, SourceEnd, SourceError,
     SourceOptions,
 };
-use crate::filter::{Filter, sees_tags};
+use crate::filter::sees_tags;
 use crate::libpcap;
 use crate::own_transport::{self, OwnPackets};
-use crate::ring::{Append, Writer};
+use crate::ring::Writer;
 use libpcap_reader::{BLOCK_TIMEOUT, LibpcapReader, open_device};
 use names::is_device;
 pub use names::{InterfaceInfo, interfaces, real_name};
 pub(super) use plan::FilterPlan;
+pub(super) use selection::{PacketSelection, ReceivedPacket};
 
 /// The time between two reads of the interface's and the kernel's counters while packets arrive,
 /// and the maximum time from the last packet to such a read.
@@ -57,33 +58,13 @@ const NAMESPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of kernel buffer of a device that is opened to compile a filter only.
 const COMPILER_BUFFER: u64 = 512 << 10;
 
-/// A packet as it was received.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ReceivedPacket<'a> {
-    pub(super) time: Timestamp,
-    /// Length on the wire in bytes.
-    pub(super) original_len: u32,
-    /// The kernel has handed over only its first byte, because it has the mark of this process.
-    pub(super) is_cut: bool,
-    /// The captured bytes: `front`, and then `data`. One packet may be in two places.
-    pub(super) front: &'a [u8],
-    pub(super) data: &'a [u8],
-}
-
 /// An open interface.
 #[derive(Debug)]
 pub(super) struct Live {
     reader: InterfaceReader,
     /// The source, for messages.
     name: String,
-    link_type: LinkType,
-    snaplen: u32,
-    /// A filter that the kernel does not apply as a whole: its own filter accepts more packets.
-    fine: Option<Filter>,
-    /// Packets of our own connections; `None` in another namespace, where they are not ours.
-    own: Option<OwnPackets>,
-    /// Room for a packet in two parts that is to be looked at as a whole.
-    joined: Vec<u8>,
+    selection: PacketSelection,
     /// `None` for all interfaces, and for what is no interface.
     counters: Option<LinkCounters>,
     /// The interface's own count of drops at the last read.
@@ -179,14 +160,12 @@ impl Live {
                 (InterfaceReader::Libpcap(reader), plan.is_coarse())
             }
         };
+        let fine = is_coarse.then(|| plan.into_filter());
+        let own = is_here.then(OwnPackets::new);
         let mut live = Self {
             reader,
             name,
-            link_type,
-            snaplen,
-            fine: is_coarse.then(|| plan.into_filter()),
-            own: is_here.then(OwnPackets::new),
-            joined: Vec::new(),
+            selection: PacketSelection::new(link_type, snaplen, fine, own),
             interface_drops: 0,
             counters,
             statistics_read: Instant::now(),
@@ -202,33 +181,8 @@ impl Live {
 
     /// Takes the packets that the kernel has handed over, up to a batch, and publishes them.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
-        let Self { reader, joined, fine, own, .. } = self;
-        let (link_type, snaplen) = (self.link_type, self.snaplen as usize);
-        let ring = writer.ring().number();
-        let mut excluded = 0;
-        let take = |packet: ReceivedPacket<'_>| {
-            let ReceivedPacket { time, original_len, is_cut, front, data } = packet;
-            if is_cut {
-                excluded += 1;
-                return;
-            }
-            if fine.is_some() || own.as_ref().is_some_and(OwnPackets::is_needed) {
-                let whole = joined_of(front, data, joined);
-                if fine.as_ref().is_some_and(|fine| !fine.matches(original_len, whole)) {
-                    return;
-                }
-                let what = (link_type, original_len);
-                if own.as_mut().is_some_and(|own| own.has(ring, what, time, whole)) {
-                    excluded += 1;
-                    return;
-                }
-            }
-            let front = front.get(..snaplen).unwrap_or(front);
-            let data = data.get(..snaplen - front.len()).unwrap_or(data);
-            // The ring counts oversize packets.
-            let (Append::Stored | Append::Oversize) =
-                writer.append_joined(time, original_len, [front, data]);
-        };
+        let Self { reader, selection, .. } = self;
+        let take = |packet: ReceivedPacket<'_>| selection.store(writer, packet);
         let taken = match reader {
             InterfaceReader::PacketV3(reader) => {
                 let (taken, damaged) = reader.batch(take);
@@ -239,10 +193,7 @@ impl Live {
             }
             InterfaceReader::Libpcap(reader) => reader.batch(take),
         };
-        if excluded > 0 {
-            writer.add_excluded(excluded);
-        }
-        writer.publish();
+        self.selection.publish(writer);
         taken.map_err(|why| SourceError::Lost { name: self.name.clone(), why })
     }
 
@@ -250,9 +201,7 @@ impl Live {
     fn account(&mut self, writer: &Writer) {
         self.statistics_read = Instant::now();
         self.uncounted = false;
-        if let Some(own) = &mut self.own {
-            own.tidy();
-        }
+        self.selection.tidy();
         let kernel = self.take_kernel_drops();
         let drops = self.count_interface_drops();
         // The count starts again at 0 when the interface is created again.
@@ -293,17 +242,6 @@ impl Live {
         let timeout = PollTimeout::try_from(time.max(Duration::from_millis(1)));
         control.wait_for(self.reader.socket(), timeout.unwrap_or(PollTimeout::MAX));
     }
-}
-
-/// The bytes of a packet as a whole; `room` is for those of two parts.
-fn joined_of<'a>(front: &[u8], data: &'a [u8], room: &'a mut Vec<u8>) -> &'a [u8] {
-    if front.is_empty() {
-        return data;
-    }
-    room.clear();
-    room.extend_from_slice(front);
-    room.extend_from_slice(data);
-    room
 }
 
 /// The error for a packet socket that the system refuses.
@@ -384,7 +322,7 @@ impl OpenDevice {
 
 impl Source for Live {
     fn link_type(&self) -> Option<LinkType> {
-        Some(self.link_type)
+        Some(self.selection.link_type())
     }
 
     fn rest(&self) -> Rest {
