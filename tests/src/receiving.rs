@@ -6,7 +6,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
@@ -16,13 +16,15 @@ use crate::process::{Running, tool};
 use crate::wait::wait_until;
 
 /// An address of the loopback interface at which no other test listens, so that all of its ports
-/// are free: it has the number of this process and that of the call. The same address comes again
-/// after 256 calls.
+/// are free. Each process has 4,096 of them, which begin at a place that its number gives.
 #[must_use]
 pub fn loopback_address() -> Ipv4Addr {
-    static CALLS: AtomicU8 = AtomicU8::new(0);
-    let [.., high, low] = std::process::id().to_be_bytes();
-    Ipv4Addr::new(127, 1 + high % 254, low, CALLS.fetch_add(1, Ordering::Relaxed))
+    const ADDRESSES: u32 = 4096;
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let call = CALLS.fetch_add(1, Ordering::Relaxed) % ADDRESSES;
+    let number = std::process::id().wrapping_mul(ADDRESSES).wrapping_add(call) % (254 << 16);
+    // 127.0.0.0/16 is left to programs that use 127.0.0.1.
+    Ipv4Addr::from_bits((127 << 24) + (1 << 16) + number)
 }
 
 /// A port for an address that all tests share. It has the number of this process and that of the
