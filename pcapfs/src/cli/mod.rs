@@ -19,6 +19,7 @@ mod listen_address;
 mod listing;
 mod mistakes;
 mod order;
+mod outlet;
 mod receive;
 mod remote;
 mod savefile;

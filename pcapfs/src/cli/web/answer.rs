@@ -12,6 +12,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 
 use super::slots::Slot;
+use crate::cli::outlet::trouble::{Trouble, TroubleKind};
 
 /// An answer over HTTP.
 pub(super) type Answer = Response<AnswerBody>;
@@ -132,6 +133,20 @@ impl Problem {
             answer.headers_mut().insert(name, value);
         }
         answer
+    }
+}
+
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        let status = match trouble.kind {
+            TroubleKind::Missing => StatusCode::NOT_FOUND,
+            TroubleKind::Denied => StatusCode::FORBIDDEN,
+            TroubleKind::Invalid => StatusCode::BAD_REQUEST,
+            TroubleKind::Conflicting => StatusCode::CONFLICT,
+            TroubleKind::Gone => StatusCode::GONE,
+            TroubleKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, trouble.text)
     }
 }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
 
-use super::answer::Problem;
-use super::daemon::{CaptureView, DaemonLink};
+use crate::cli::outlet::daemon::{CaptureView, DaemonLink};
+use crate::cli::outlet::trouble::Trouble;
 
 /// The time between two looks at the captures.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// The captures at one moment, or why they are not known.
-pub(super) type Captures = Arc<Result<Vec<CaptureView>, Problem>>;
+pub(super) type Captures = Arc<Result<Vec<CaptureView>, Trouble>>;
 
 /// Looks at the captures while somebody watches.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct CaptureWatch {
 
 impl Default for CaptureWatch {
     fn default() -> Self {
-        let nothing = Problem::unavailable("the daemon was not asked yet");
+        let nothing = Trouble::unavailable("the daemon was not asked yet");
         Self { sender: watch::Sender::new(Arc::new(Err(nothing))), wanted: Notify::new() }
     }
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::answer::Problem;
-use super::daemon::CaptureView;
 use super::log::{FollowedLog, LinesAt};
 use super::records::CaptureRecords;
+use crate::cli::outlet::daemon::CaptureView;
 
 /// Bytes of events that are made at once.
 const BATCH: usize = 64 << 10;

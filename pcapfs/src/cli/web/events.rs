@@ -19,11 +19,11 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::access::Visitor;
 use super::answer::{AnswerBody, BodySender, Handled, Problem, with_body};
 use super::capture_watch::Captures;
-use super::daemon::CaptureView;
 use super::event_text::{self, StreamPosition, Wanted};
 use super::query::Query;
 use super::server::Server;
-use super::tree;
+use crate::cli::outlet::daemon::CaptureView;
+use crate::cli::outlet::trouble::Trouble;
 
 /// The time between two looks for new lines.
 const INTERVAL: Duration = Duration::from_millis(200);
@@ -255,7 +255,7 @@ impl EventStream {
                 }
                 event_text::add_lines(&mut text, &mut position, wanted, &mut records)
             });
-            let is_last = done.map_err(|error| tree::problem("the logs", &error))?;
+            let is_last = done.map_err(|error| Trouble::of_tree("the logs", &error))?;
             Ok(Batch { restarted, text, position, is_last })
         });
         read.await.inspect_err(|_| server.tree.forget())

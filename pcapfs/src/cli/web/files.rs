@@ -24,7 +24,7 @@ use super::flows::{FlowDirectory, OpenCapture};
 use super::query::Query;
 use super::server::Server;
 use super::streams::attachment;
-use super::tree;
+use crate::cli::outlet::trouble::Trouble;
 
 /// Bytes that are read at once.
 const CHUNK: u64 = 128 << 10;
@@ -71,7 +71,7 @@ pub(super) async fn serve(
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
         file.and_then(|file| OpenedFile::new(file, is_preview))
-            .map_err(|error| tree::problem(&what, &error))
+            .map_err(|error| Trouble::of_tree(&what, &error))
     });
     let opened = opened.await?;
     if is_preview && opened.size > MAX_PREVIEW {
@@ -192,8 +192,8 @@ async fn send(server: Arc<Server>, file: Arc<File>, from: u64, length: u64, send
         let read = server.tree.read(move || {
             let mut bytes = vec![0; wanted];
             let read = source.read_exact_at(&mut bytes, at);
-            read.map_err(|error| tree::problem("the file", &error))?;
-            Ok(Bytes::from(bytes))
+            read.map_err(|error| Trouble::of_tree("the file", &error))?;
+            Ok::<_, Trouble>(Bytes::from(bytes))
         });
         let part = read.await.map_err(|problem| std::io::Error::other(problem.text));
         let has_failed = part.is_err();

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
-use super::log::LineBlock;
+use crate::cli::outlet::lines::LineBlock;
 
 /// Maximum number of flows, of 56 bytes each; the oldest leave.
 const MAX_FLOWS: usize = 1 << 19;

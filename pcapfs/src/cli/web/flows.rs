@@ -18,7 +18,8 @@ use super::query::Query;
 use super::records::{CaptureRecords, DroppedCounts, SharedRecords};
 use super::server::Server;
 use super::timeline::{self, FlowClient};
-use super::tree::{self, CaptureDirectory, DaemonTree};
+use crate::cli::outlet::tree::{CaptureDirectory, DaemonTree};
+use crate::cli::outlet::trouble::Trouble;
 
 /// Maximum number of bytes of `meta.json` and `readers.jsonl` to read: tens of thousands of gaps, or
 /// of readers.
@@ -69,7 +70,7 @@ impl OpenCapture {
         let read = server.tree.read(move || {
             let mut records = records.lock();
             let caught_up = records.catch_up(Some(dropped));
-            caught_up.map_err(|error| tree::problem("the logs", &error))?;
+            caught_up.map_err(|error| Trouble::of_tree("the logs", &error))?;
             read(&mut records)
         });
         read.await.inspect_err(|_| server.tree.forget())
@@ -90,7 +91,9 @@ impl OpenCapture {
             let logged = logged_name(records, number);
             match logged {
                 Some(name) => Ok(Some(name)),
-                None => directory.flow_name(number).map_err(|error| tree::problem("flows", &error)),
+                None => Ok(directory
+                    .flow_name(number)
+                    .map_err(|error| Trouble::of_tree("flows", &error))?),
             }
         });
         let name = name.await?.ok_or_else(missing)?;
@@ -182,7 +185,7 @@ pub(super) async fn show_flow(server: &Arc<Server>, capture: &str, flow: &str) -
 
 /// Adds the files of a directory.
 fn list(directory: &Path, prefix: &str, files: &mut Vec<ListedFile>) -> Result<(), Problem> {
-    let problem = |error: std::io::Error| tree::problem("the directory of the flow", &error);
+    let problem = |error: std::io::Error| Trouble::of_tree("the directory of the flow", &error);
     for entry in fs::read_dir(directory).map_err(problem)? {
         let entry = entry.map_err(problem)?;
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
@@ -235,7 +238,7 @@ pub(super) async fn list_packets(
 
 /// A text file of the tree.
 fn text(path: &Path, name: &str) -> Result<String, Problem> {
-    let problem = |error: std::io::Error| tree::problem(name, &error);
+    let problem = |error: std::io::Error| Trouble::of_tree(name, &error);
     let mut text = String::new();
     let file = File::open(path).map_err(problem)?;
     file.take(MAX_TEXT).read_to_string(&mut text).map_err(problem)?;

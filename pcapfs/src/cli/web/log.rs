@@ -1,26 +1,13 @@
-//! A log of a capture, such as `flows.jsonl`, read by line numbers.
+//! A log of a capture, such as `flows.jsonl`, in which any line is found by its number.
 //!
-//! The daemon numbers lines from 1: it reports the number of lines that have left the log, and the
-//! first line of the file has the next number. So the number of a line is the same for every reader, also after
-//! this process was started again. Kept here are the places of blocks of lines, and the texts of a
-//! few blocks that were read last; all other texts are only in the daemon, which has them
-//! compressed.
+//! Kept here are the places of blocks of lines, and the texts of a few blocks that were read last; all
+//! other texts are only in the daemon, which has them compressed.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
 
-use nix::errno::Errno;
-
-use super::tree::CaptureDirectory;
-
-/// Bytes of a block: that of the daemon, which unpacks one to read a line.
-const BLOCK: usize = 64 << 10;
-
-/// Maximum number of bytes of a line: no daemon writes a longer one.
-const MAX_LINE: usize = 4 << 20;
+use crate::cli::outlet::lines::{BLOCK, LineBlock, LogReader, is_dropped};
+use crate::cli::outlet::tree::CaptureDirectory;
 
 /// Maximum number of blocks of a log, of 24 bytes each: at least 2 GiB of lines.
 const MAX_BLOCKS: usize = 1 << 16;
@@ -28,20 +15,12 @@ const MAX_BLOCKS: usize = 1 << 16;
 /// Blocks whose texts are kept: a page of flows is in few, and readers of events are close together.
 const CACHED: usize = 8;
 
-/// Attempts to open a log while it drops lines.
-const ATTEMPTS: usize = 20;
-
 /// A log.
 #[derive(Debug)]
 pub(super) struct FollowedLog {
-    name: &'static str,
-    file: File,
+    reader: LogReader,
     /// In the order of the lines, and contiguous.
     blocks: VecDeque<BlockPlace>,
-    /// Number of the next line to come.
-    next_line: u64,
-    /// Offset in the file where it begins.
-    end: u64,
     /// The ones read last come last.
     cache: Vec<LineBlock>,
 }
@@ -65,46 +44,6 @@ impl BlockPlace {
     }
 }
 
-/// Whole lines, each with its newline.
-#[derive(Clone, Debug)]
-pub(super) struct LineBlock {
-    /// Number of the first line.
-    first: u64,
-    text: Arc<[u8]>,
-    /// Offsets after the newlines.
-    ends: Arc<[u32]>,
-}
-
-impl LineBlock {
-    fn new(first: u64, text: Vec<u8>) -> Self {
-        let newlines = text.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-        // A block has at most `MAX_LINE` and a few bytes.
-        let ends = newlines.map(|(offset, _)| u32::try_from(offset + 1).unwrap_or(u32::MAX));
-        Self { first, ends: ends.collect(), text: text.into() }
-    }
-
-    /// The line of this number, without its newline.
-    pub(super) fn line(&self, number: u64) -> Option<&[u8]> {
-        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
-        let begin = match index.checked_sub(1) {
-            Some(before) => *self.ends.get(before)? as usize,
-            None => 0,
-        };
-        let end = (*self.ends.get(index)? as usize).saturating_sub(1);
-        self.text.get(begin..end)
-    }
-
-    /// The lines from this number on, with their numbers and without their newlines.
-    pub(super) fn from(&self, number: u64) -> impl Iterator<Item = (u64, &[u8])> {
-        (self.first.max(number)..self.end()).filter_map(|number| Some((number, self.line(number)?)))
-    }
-
-    /// Number of the line after the last one.
-    pub(super) fn end(&self) -> u64 {
-        self.first.saturating_add(self.ends.len() as u64)
-    }
-}
-
 /// The lines at a place of a log.
 #[derive(Debug)]
 pub(super) enum LinesAt {
@@ -122,27 +61,18 @@ impl FollowedLog {
     /// # Errors
     /// It cannot be opened.
     pub(super) fn open(directory: &CaptureDirectory, name: &'static str) -> io::Result<Self> {
-        for _ in 0..ATTEMPTS {
-            let before = directory.dropped_lines(name)?;
-            let file = File::open(directory.path(name))?;
-            // The file begins after the lines that were dropped when it was opened.
-            if directory.dropped_lines(name)? == before {
-                let next_line = before.saturating_add(1);
-                let (blocks, cache) = (VecDeque::new(), Vec::new());
-                return Ok(Self { name, file, blocks, next_line, end: 0, cache });
-            }
-        }
-        Err(io::Error::other("its oldest lines leave it faster than it can be opened"))
+        let (blocks, cache) = (VecDeque::new(), Vec::new());
+        Ok(Self { reader: LogReader::open(directory, name)?, blocks, cache })
     }
 
     /// Number of the first line that is known and kept; that of the next one to come without any.
     pub(super) fn first_line(&self) -> u64 {
-        self.blocks.front().map_or(self.next_line, |block| block.first)
+        self.blocks.front().map_or_else(|| self.next_line(), |block| block.first)
     }
 
     /// Number of the next line to come.
     pub(super) const fn next_line(&self) -> u64 {
-        self.next_line
+        self.reader.next_line()
     }
 
     /// Forgets the first lines: the daemon reports that this many have left the log.
@@ -161,62 +91,36 @@ impl FollowedLog {
         directory: &CaptureDirectory,
         mut visit: impl FnMut(&LineBlock),
     ) -> io::Result<()> {
-        let mut attempts = ATTEMPTS;
         loop {
-            let text = match self.read_next() {
-                Ok(text) if text.is_empty() => return Ok(()),
-                Ok(text) => text,
-                Err(error) if is_dropped(&error) && attempts > 0 => {
-                    attempts -= 1;
-                    *self = Self::open(directory, self.name)?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let block = LineBlock::new(self.next_line, text);
+            let offset = self.reader.offset();
+            let block = self.reader.next_block(directory)?;
+            let length = block.as_ref().map_or(0, |block| block.bytes().len() as u64);
+            // Lines to come had left the log, and the file that is open now begins elsewhere.
+            if self.reader.offset() != offset.saturating_add(length) {
+                self.blocks.clear();
+                self.cache.clear();
+            }
+            let Some(block) = block else { return Ok(()) };
             self.add(&block);
             visit(&block);
         }
     }
 
-    /// Whole lines after the last one that is known; none if none have come.
-    fn read_next(&self) -> io::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        loop {
-            let begin = text.len();
-            text.resize(begin + BLOCK, 0);
-            let rest = text.get_mut(begin..).unwrap_or_default();
-            let length = self.file.read_at(rest, self.end.saturating_add(begin as u64))?;
-            text.truncate(begin + length);
-            if let Some(last) = text.iter().rposition(|byte| *byte == b'\n') {
-                text.truncate(last + 1);
-                return Ok(text);
-            }
-            if length == 0 {
-                return Ok(Vec::new());
-            }
-            if text.len() > MAX_LINE {
-                return Err(io::Error::other("a line without an end"));
-            }
-        }
-    }
-
+    /// Adds the block that was read last.
     fn add(&mut self, block: &LineBlock) {
-        let length = block.text.len() as u64;
-        let (offset, first) = (self.end, block.first);
-        self.end = self.end.saturating_add(length);
-        self.next_line = block.end();
+        let length = block.bytes().len() as u64;
+        let (offset, first) = (self.reader.offset().saturating_sub(length), block.first());
         // Lines come one by one, and a place for each would take more room than blocks.
         let joined =
             self.blocks.back_mut().filter(|last| u64::from(last.length) + length <= BLOCK as u64);
-        let (length, lines) = (u32::try_from(length), u32::try_from(block.ends.len()));
+        let (length, lines) = (u32::try_from(length), u32::try_from(block.count()));
         // A block has at most `MAX_LINE` and a few bytes.
         let (length, lines) = (length.unwrap_or(u32::MAX), lines.unwrap_or(u32::MAX));
         if let Some(last) = joined {
             last.length += length;
             last.lines += lines;
             let first = last.first;
-            self.cache.retain(|cached| cached.first != first);
+            self.cache.retain(|cached| cached.first() != first);
             return;
         }
         self.blocks.push_back(BlockPlace { offset, first, length, lines });
@@ -238,7 +142,7 @@ impl FollowedLog {
     /// # Errors
     /// Those of reading.
     pub(super) fn at(&mut self, number: u64) -> io::Result<LinesAt> {
-        if number >= self.next_line {
+        if number >= self.next_line() {
             return Ok(LinesAt::End);
         }
         let after = self.blocks.partition_point(|block| block.first <= number);
@@ -247,15 +151,13 @@ impl FollowedLog {
         else {
             return Ok(LinesAt::Dropped(self.first_line()));
         };
-        if let Some(index) = self.cache.iter().position(|block| block.first == place.first) {
+        if let Some(index) = self.cache.iter().position(|block| block.first() == place.first) {
             let block = self.cache.remove(index);
             self.cache.push(block.clone());
             return Ok(LinesAt::Lines(block));
         }
-        let mut text = vec![0; place.length as usize];
-        match self.file.read_exact_at(&mut text, place.offset) {
-            Ok(()) => {
-                let block = LineBlock::new(place.first, text);
+        match self.reader.block_at(place.first, place.offset, place.length) {
+            Ok(block) => {
                 self.keep(block.clone());
                 Ok(LinesAt::Lines(block))
             }
@@ -268,18 +170,13 @@ impl FollowedLog {
     }
 }
 
-/// True if the bytes have left the log.
-fn is_dropped(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(Errno::EIO as i32)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io::Write;
 
     use super::*;
-    use crate::cli::web::tree::tests::directory_at;
+    use crate::cli::outlet::tree::tests::directory_at;
 
     #[test]
     fn lines_have_numbers_and_are_found_again() {

@@ -12,7 +12,8 @@
 //!      └── access: the kernel's word about the client, tokens, certificates
 //! ```
 //!
-//! `daemon` is the control socket, `tree` the mounted tree, `records` what is known of its logs.
+//! `records` is what is known of the logs of the tree; the tree and the control socket are in
+//! [`super::outlet`].
 
 mod access;
 mod answer;
@@ -21,7 +22,6 @@ mod byte_range;
 mod capture_watch;
 mod client_user;
 mod cursor;
-mod daemon;
 mod event_text;
 mod events;
 mod file_type;
@@ -41,7 +41,6 @@ mod streams;
 mod timeline;
 mod tokens;
 mod transaction_choice;
-mod tree;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -54,6 +53,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::client::{self, DaemonSocket};
+use super::outlet::daemon::DaemonLink;
 use super::savefile::TransferSignals;
 use super::serve::tls::Acceptor;
 use super::{exclude, listen_address};
@@ -61,7 +61,6 @@ use crate::failure::Failure;
 use crate::remote::certificate::Fingerprint;
 use crate::{memory, output};
 use access::Access;
-use daemon::DaemonLink;
 use report::Reporter;
 use server::{ClientName, Server, ServerTls};
 use slots::Slots;

@@ -9,7 +9,7 @@ use super::log::LinesAt;
 use super::query::Query;
 use super::records::CaptureRecords;
 use super::transaction_choice::TransactionChoice;
-use super::tree;
+use crate::cli::outlet::trouble::Trouble;
 
 /// Entries of a page, unless another number is asked for.
 const LIMIT: usize = 1000;
@@ -105,7 +105,7 @@ impl PageRequest<FlowChoice> {
             let at = flows.at(facts.line);
             // A line that has left counts below.
             if let LinesAt::Lines(block) =
-                at.map_err(|error| tree::problem("flows.jsonl", &error))?
+                at.map_err(|error| Trouble::of_tree("flows.jsonl", &error))?
                 && let Some(line) = block.line(facts.line)
             {
                 page.add(line);
@@ -138,7 +138,7 @@ impl PageRequest<TransactionChoice> {
         let mut number = self.after.saturating_add(1).max(log.first_line());
         let until = number.saturating_add(MAX_LOOKED_AT);
         let next = 'page: loop {
-            let at = log.at(number).map_err(|error| tree::problem("http.jsonl", &error))?;
+            let at = log.at(number).map_err(|error| Trouble::of_tree("http.jsonl", &error))?;
             let block = match at {
                 LinesAt::Lines(block) => block,
                 LinesAt::Dropped(first) => {

@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::answer::Problem;
-use super::daemon::CaptureView;
 use super::flow_index::FlowIndex;
 use super::log::FollowedLog;
-use super::tree::{self, CaptureDirectory, DaemonTree, Generation};
+use crate::cli::outlet::daemon::CaptureView;
+use crate::cli::outlet::tree::{CaptureDirectory, DaemonTree, Generation};
+use crate::cli::outlet::trouble::Trouble;
 
 /// Maximum number of captures whose logs are open.
 const CAPTURES: usize = 8;
@@ -90,7 +91,7 @@ impl Records {
             return Ok(Arc::clone(records));
         }
         let records = CaptureRecords::open(tree.capture(&view.name))
-            .map_err(|error| tree::problem(&view.name, &error))?;
+            .map_err(|error| Trouble::of_tree(&view.name, &error))?;
         let mut open = self.open.lock();
         // Another request may have opened them in the meantime.
         let entry = open.entry(key);

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::access::{Connected, Visitor};
 use super::answer::{Answer, Handled, Problem, empty, json};
-use super::daemon::CaptureView;
 use super::events::{self, EventRequest};
 use super::files;
 use super::flows;
@@ -19,6 +18,7 @@ use super::page;
 use super::query::{self, Query};
 use super::server::Server;
 use super::streams::{self, StreamRequest};
+use crate::cli::outlet::daemon::CaptureView;
 
 /// Headers of every answer. No other site may embed it or learn anything from it.
 const COMMON: [(&str, &str); 3] = [

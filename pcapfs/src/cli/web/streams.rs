@@ -178,7 +178,7 @@ async fn parts(
     };
     match asked.await {
         Ok(parts) => Ok(parts),
-        Err(failure) => Err(server.daemon.problem(failure).await),
+        Err(failure) => Err(server.daemon.trouble(failure).await.into()),
     }
 }
 

@@ -17,7 +17,7 @@ use protocol::tcp::seq::Sequence;
 use serde::Serialize;
 
 use super::answer::Problem;
-use super::tree;
+use crate::cli::outlet::trouble::Trouble;
 
 /// Packets of a page, unless another number is asked for.
 pub(super) const LIMIT: usize = 1000;
@@ -93,7 +93,7 @@ pub(super) fn read(
     after: u64,
     limit: usize,
 ) -> Result<Timeline, Problem> {
-    let file = File::open(path).map_err(|error| tree::problem("packets.pcap", &error))?;
+    let file = File::open(path).map_err(|error| Trouble::of_tree("packets.pcap", &error))?;
     walk(BufReader::with_capacity(BUFFER, file), client, after, limit)
 }
 
@@ -125,7 +125,7 @@ fn walk(
             break;
         }
         data.resize(record.captured_len as usize, 0);
-        file.read_exact(&mut data).map_err(|error| tree::problem("packets.pcap", &error))?;
+        file.read_exact(&mut data).map_err(|error| Trouble::of_tree("packets.pcap", &error))?;
         walked = walked.saturating_add(u64::from(record.captured_len));
         number += 1;
         let time = record.time(header.precision);
@@ -161,7 +161,7 @@ fn next_bytes<const N: usize>(file: &mut impl Read) -> Result<Option<[u8; N]>, P
     match file.read_exact(&mut bytes) {
         Ok(()) => Ok(Some(bytes)),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(tree::problem("packets.pcap", &error)),
+        Err(error) => Err(Trouble::of_tree("packets.pcap", &error).into()),
     }
 }
 

@@ -1,15 +1,14 @@
-//! The daemon, asked over its control socket, and its refusals as statuses of HTTP.
+//! The daemon, asked over its control socket.
 
 use std::fmt;
 
-use http::StatusCode;
 use nix::unistd::{getegid, geteuid, getgroups};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tonic::{Code, Status};
 
-use super::answer::Problem;
+use super::trouble::{Trouble, TroubleKind, kind_of};
 use crate::cli::client::{self, Client, DaemonSocket};
 use crate::control::messages::{Capture, ListRequest, StartRequest, StatusRequest, StopRequest};
 use crate::control::state_name;
@@ -20,8 +19,8 @@ use capture::ring::Permissions;
 
 /// A capture, as the interface shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct CaptureView {
-    pub(super) name: String,
+pub(in crate::cli) struct CaptureView {
+    pub(in crate::cli) name: String,
     aliases: Vec<String>,
     source: String,
     filter: String,
@@ -30,11 +29,11 @@ pub(super) struct CaptureView {
     /// True if the user of this process may start and stop it.
     may_control: bool,
     /// Its `status.json`.
-    pub(super) status: Value,
+    pub(in crate::cli) status: Value,
 }
 
 /// The connection to the daemon for short requests. It is made again when the daemon is back.
-pub(super) struct DaemonLink {
+pub(in crate::cli) struct DaemonLink {
     socket: DaemonSocket,
     client: Mutex<Option<Client>>,
     caller: Caller,
@@ -47,7 +46,7 @@ impl fmt::Debug for DaemonLink {
 }
 
 impl DaemonLink {
-    pub(super) fn new(socket: DaemonSocket) -> Self {
+    pub(in crate::cli) fn new(socket: DaemonSocket) -> Self {
         let groups = getgroups().unwrap_or_default().into_iter().map(|group| group.as_raw());
         let caller =
             Caller { uid: geteuid().as_raw(), gid: getegid().as_raw(), groups: groups.collect() };
@@ -55,7 +54,7 @@ impl DaemonLink {
     }
 
     /// Its socket.
-    pub(super) const fn socket(&self) -> &DaemonSocket {
+    pub(in crate::cli) const fn socket(&self) -> &DaemonSocket {
         &self.socket
     }
 
@@ -64,13 +63,13 @@ impl DaemonLink {
     async fn ask<T, F: Future<Output = Result<T, Status>>>(
         &self,
         question: impl Fn(Client) -> F,
-    ) -> Result<T, Problem> {
+    ) -> Result<T, Trouble> {
         let known = self.client.lock().await.clone();
         if let Some(client) = known {
             match question(client).await {
                 Ok(answer) => return Ok(answer),
                 Err(status) if is_gone(status.code()) => {}
-                Err(status) => return Err(self.problem(client::failure(status)).await),
+                Err(status) => return Err(self.trouble(client::failure(status)).await),
             }
         }
         let opened = client::open(&self.socket).await;
@@ -81,7 +80,7 @@ impl DaemonLink {
         };
         match asked {
             Ok(answer) => Ok(answer),
-            Err(failure) => Err(self.problem(failure).await),
+            Err(failure) => Err(self.trouble(failure).await),
         }
     }
 
@@ -89,7 +88,7 @@ impl DaemonLink {
     ///
     /// # Errors
     /// The daemon's refusal.
-    pub(super) async fn captures(&self, name: &str) -> Result<Vec<CaptureView>, Problem> {
+    pub(in crate::cli) async fn captures(&self, name: &str) -> Result<Vec<CaptureView>, Trouble> {
         let request = ListRequest { capture: name.to_owned() };
         let list = |mut client: Client| {
             let request = request.clone();
@@ -103,8 +102,8 @@ impl DaemonLink {
     ///
     /// # Errors
     /// The daemon's refusal.
-    pub(super) async fn capture(&self, name: &str) -> Result<CaptureView, Problem> {
-        let missing = || Problem::missing(format!("{name}: no such capture"));
+    pub(in crate::cli) async fn capture(&self, name: &str) -> Result<CaptureView, Trouble> {
+        let missing = || Trouble::new(TroubleKind::Missing, format!("{name}: no such capture"));
         // The daemon takes an empty name for all captures.
         if name.is_empty() {
             return Err(missing());
@@ -116,20 +115,20 @@ impl DaemonLink {
     ///
     /// # Errors
     /// The daemon's refusal.
-    pub(super) async fn status(&self) -> Result<Value, Problem> {
+    pub(in crate::cli) async fn status(&self) -> Result<Value, Trouble> {
         let ask = |mut client: Client| async move {
             let request = StatusRequest { capture: String::new(), interval: 0 };
             client.status(request).await?.into_inner().message().await
         };
         let status = self.ask(ask).await?.and_then(|one| serde_json::from_str(&one.status).ok());
-        status.ok_or_else(|| Problem::unavailable("the daemon says nothing about itself"))
+        status.ok_or_else(|| Trouble::unavailable("the daemon says nothing about itself"))
     }
 
     /// Starts a capture, or stops it.
     ///
     /// # Errors
     /// The daemon's refusal.
-    pub(super) async fn steer(&self, name: &str, is_start: bool) -> Result<(), Problem> {
+    pub(in crate::cli) async fn steer(&self, name: &str, is_start: bool) -> Result<(), Trouble> {
         let steer = |mut client: Client| {
             let capture = name.to_owned();
             async move {
@@ -143,13 +142,13 @@ impl DaemonLink {
         self.ask(steer).await
     }
 
-    /// A failure to get an answer, as a status of HTTP.
-    pub(super) async fn problem(&self, failure: Failure) -> Problem {
-        let status = match &failure {
-            Failure::Status(status) => http_status(status.code()),
-            _ => StatusCode::SERVICE_UNAVAILABLE,
+    /// What a failure to get an answer means.
+    pub(in crate::cli) async fn trouble(&self, failure: Failure) -> Trouble {
+        let kind = match &failure {
+            Failure::Status(status) => kind_of(status.code()),
+            _ => TroubleKind::Unavailable,
         };
-        Problem::new(status, client::explained(&self.socket, failure).await.to_string())
+        Trouble::new(kind, client::explained(&self.socket, failure).await.to_string())
     }
 
     fn view(&self, capture: Capture) -> CaptureView {
@@ -186,15 +185,4 @@ impl DaemonLink {
 /// True if the status is about the connection, and not an answer of the daemon.
 const fn is_gone(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Cancelled | Code::Unknown)
-}
-
-/// The status of HTTP for a status of the control service.
-const fn http_status(code: Code) -> StatusCode {
-    match code {
-        Code::NotFound => StatusCode::NOT_FOUND,
-        Code::PermissionDenied | Code::Unauthenticated => StatusCode::FORBIDDEN,
-        Code::InvalidArgument => StatusCode::BAD_REQUEST,
-        Code::FailedPrecondition | Code::AlreadyExists => StatusCode::CONFLICT,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    }
 }

@@ -11,8 +11,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
-use nix::errno::Errno;
 use parking_lot::Mutex;
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
@@ -20,8 +18,8 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::answer::Problem;
 use super::daemon::DaemonLink;
+use super::trouble::Trouble;
 use crate::fuse::mounted_trees;
 
 /// Maximum number of reads of the tree at a time.
@@ -37,18 +35,18 @@ const FRESH: Duration = Duration::from_secs(1);
 const MAX_STATUS: u64 = 4 << 20;
 
 /// The identity of a daemon, different from the one before and the one after: hexadecimal digits.
-pub(super) type Generation = Arc<str>;
+pub(in crate::cli) type Generation = Arc<str>;
 
 /// A tree of a daemon.
 #[derive(Clone, Debug)]
-pub(super) struct DaemonTree {
+pub(in crate::cli) struct DaemonTree {
     root: Arc<Path>,
-    pub(super) generation: Generation,
+    pub(in crate::cli) generation: Generation,
 }
 
 /// Finds the tree, and reads it on other threads.
 #[derive(Debug)]
-pub(super) struct TreeReader {
+pub(in crate::cli) struct TreeReader {
     known: Mutex<Option<(Instant, DaemonTree)>>,
     reads: Arc<Semaphore>,
 }
@@ -85,7 +83,7 @@ impl TreeReader {
     ///
     /// # Errors
     /// The daemon does not answer, or has no tree here.
-    pub(super) async fn tree(&self, daemon: &DaemonLink) -> Result<DaemonTree, Problem> {
+    pub(in crate::cli) async fn tree(&self, daemon: &DaemonLink) -> Result<DaemonTree, Trouble> {
         if let Some((seen, tree)) = &*self.known.lock()
             && seen.elapsed() < FRESH
         {
@@ -93,20 +91,20 @@ impl TreeReader {
         }
         let status = daemon.status().await?;
         let none = || {
-            Problem::unavailable(
+            Trouble::unavailable(
                 "this daemon has no tree mounted here, and flows are files of the tree (mount one \
                  with: pcapfs mount SOURCE DIR); captures and savefile streams work without",
             )
         };
         let identity = DaemonIdentity::of(&status).ok_or_else(none)?;
-        let found = self.read(move || Ok(find(&identity))).await?;
+        let found = self.read(move || Ok::<_, Trouble>(find(&identity))).await?;
         let tree = found.ok_or_else(none)?;
         *self.known.lock() = Some((Instant::now(), tree.clone()));
         Ok(tree)
     }
 
     /// Forgets the tree, so that it is looked for again at once.
-    pub(super) fn forget(&self) {
+    pub(in crate::cli) fn forget(&self) {
         *self.known.lock() = None;
     }
 
@@ -114,11 +112,11 @@ impl TreeReader {
     ///
     /// # Errors
     /// Those of `read`; and it did not answer in time, or too many reads wait.
-    pub(super) async fn read<T: Send + 'static>(
+    pub(in crate::cli) async fn read<T: Send + 'static, E: From<Trouble> + Send + 'static>(
         &self,
-        read: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let slow = || Problem::unavailable("the mounted tree does not answer");
+        read: impl FnOnce() -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let slow = || E::from(Trouble::unavailable("the mounted tree does not answer"));
         let room = timeout(PATIENCE, Arc::clone(&self.reads).acquire_owned()).await;
         let room = room.map_err(|_| slow())?.map_err(|_| slow())?;
         let task = spawn_blocking(move || {
@@ -150,18 +148,18 @@ fn status(directory: &Path) -> io::Result<Value> {
 
 impl DaemonTree {
     /// The directory of a capture.
-    pub(super) fn capture(&self, alias: &str) -> CaptureDirectory {
+    pub(in crate::cli) fn capture(&self, alias: &str) -> CaptureDirectory {
         CaptureDirectory(self.root.join(alias))
     }
 }
 
 /// The directory of a capture in the tree.
 #[derive(Clone, Debug)]
-pub(super) struct CaptureDirectory(PathBuf);
+pub(in crate::cli) struct CaptureDirectory(PathBuf);
 
 impl CaptureDirectory {
     /// A path in it.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::cli) fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
@@ -169,7 +167,7 @@ impl CaptureDirectory {
     ///
     /// # Errors
     /// Those of reading `status.json`.
-    pub(super) fn dropped_lines(&self, log: &str) -> io::Result<u64> {
+    pub(in crate::cli) fn dropped_lines(&self, log: &str) -> io::Result<u64> {
         let status = status(&self.0)?;
         let by_log = status.get("flows").and_then(|flows| flows.get("log_lines_dropped_by"));
         let dropped = by_log.and_then(|logs| logs.get(log)).and_then(Value::as_u64);
@@ -181,7 +179,7 @@ impl CaptureDirectory {
     ///
     /// # Errors
     /// Those of listing.
-    pub(super) fn flow_name(&self, flow: u64) -> io::Result<Option<String>> {
+    pub(in crate::cli) fn flow_name(&self, flow: u64) -> io::Result<Option<String>> {
         let beginning = format!("{flow:06}-");
         for entry in fs::read_dir(self.path("flows"))? {
             let name = entry?.file_name();
@@ -193,37 +191,19 @@ impl CaptureDirectory {
     }
 
     /// The directory of the flow with this name.
-    pub(super) fn flow(&self, name: &str) -> PathBuf {
+    pub(in crate::cli) fn flow(&self, name: &str) -> PathBuf {
         self.path("flows").join(name)
     }
 }
 
-/// An error of the tree as a problem of a request; `what` names the file.
-pub(super) fn problem(what: &str, error: &io::Error) -> Problem {
-    let status = match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => StatusCode::NOT_FOUND,
-        Some(Errno::EACCES | Errno::EPERM) => StatusCode::FORBIDDEN,
-        // Its packets were overwritten, or its flow has left.
-        Some(Errno::EIO | Errno::ESTALE) => StatusCode::GONE,
-        _ => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let why = match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => "no such file (any more)".to_owned(),
-        Some(Errno::EIO | Errno::ESTALE) => "its packets are overwritten".to_owned(),
-        Some(Errno::ENOTCONN | Errno::ECONNABORTED) => "the daemon went away".to_owned(),
-        _ => error.to_string(),
-    };
-    Problem::new(status, format!("{what}: {why}"))
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+pub(in crate::cli) mod tests {
     use serde_json::json;
 
     use super::*;
 
     /// The directory of a capture that is a folder of a test.
-    pub(in crate::cli::web) fn directory_at(folder: &Path) -> CaptureDirectory {
+    pub(in crate::cli) fn directory_at(folder: &Path) -> CaptureDirectory {
         CaptureDirectory(folder.to_owned())
     }
 
