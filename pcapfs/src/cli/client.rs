@@ -72,6 +72,11 @@ impl DaemonSocket {
         self
     }
 
+    /// The path of the socket, for people and as a part of names.
+    pub(super) fn shown_path(&self) -> String {
+        self.path().display().to_string()
+    }
+
     fn path(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(control::client_path)
     }

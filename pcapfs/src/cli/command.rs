@@ -24,6 +24,7 @@ use super::savefile::{self, Listen, Replay};
 use super::send::{self, SendArguments};
 use super::serve::{self, Serve};
 use super::umount::Umount;
+use super::watch::{self, WatchArguments};
 use super::web::{self, Web};
 use super::{background, complete, exclude, forget, identity, init, interfaces, umount};
 use crate::daemon;
@@ -76,6 +77,8 @@ pub(super) enum Command {
     Receive(Receive),
     /// Serve captures, flows and HTTP to browsers and programs, over HTTP
     Web(Box<Web>),
+    /// Print a line or run a command when a flow ends, a transaction ends, or a capture changes state
+    Watch(Box<WatchArguments>),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
     Exclude(Exclude),
     /// Name other machines, whose captures all commands can use as REMOTE:ALIAS
@@ -125,6 +128,7 @@ impl Command {
             Self::Send(send) => send::run(&send, &daemon),
             Self::Receive(receive) => receive::run(&receive),
             Self::Web(web) => web::run(&web, &daemon),
+            Self::Watch(watch) => watch::run(&watch, &daemon),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),
             Self::Identity(identity) => identity::run(&identity),

@@ -27,6 +27,7 @@ mod send;
 mod serve;
 mod trees;
 mod umount;
+mod watch;
 mod web;
 
 use std::process::ExitCode;

@@ -22,14 +22,21 @@ use capture::ring::Permissions;
 pub(in crate::cli) struct CaptureView {
     pub(in crate::cli) name: String,
     aliases: Vec<String>,
-    source: String,
+    pub(in crate::cli) source: String,
     filter: String,
-    state: &'static str,
-    error: Option<String>,
+    pub(in crate::cli) state: &'static str,
+    pub(in crate::cli) error: Option<String>,
     /// True if the user of this process may start and stop it.
     may_control: bool,
     /// Its `status.json`.
     pub(in crate::cli) status: Value,
+}
+
+impl CaptureView {
+    /// Its number, which no other capture of the daemon gets.
+    pub(in crate::cli) fn id(&self) -> u64 {
+        self.status.get("id").and_then(Value::as_u64).unwrap_or(0)
+    }
 }
 
 /// The connection to the daemon for short requests. It is made again when the daemon is back.

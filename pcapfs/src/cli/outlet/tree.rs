@@ -103,6 +103,11 @@ impl TreeReader {
         Ok(tree)
     }
 
+    /// The tree that was found last, if it was lately.
+    pub(in crate::cli) fn known(&self) -> Option<DaemonTree> {
+        self.known.lock().as_ref().map(|(_, tree)| tree.clone())
+    }
+
     /// Forgets the tree, so that it is looked for again at once.
     pub(in crate::cli) fn forget(&self) {
         *self.known.lock() = None;

@@ -4,32 +4,16 @@ use serde::Deserialize;
 
 use super::answer::Problem;
 use super::query::Query;
+use crate::cli::outlet::expression::{
+    ComparedLine, Condition, Expression, Field, FieldValue, has_part,
+};
 
-/// The transactions that are wanted; a field that is `None` allows all.
+/// The transactions that are wanted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct TransactionChoice {
-    status: Option<StatusRange>,
-    /// A part of the host, in lower case.
-    host: Option<String>,
-    /// In upper case.
-    method: Option<String>,
-    /// A part of the URL, or of a name or value of a header, in lower case.
+    expression: Expression,
+    /// A part of the URL, or of a name or value of a header, in lower case; `None` allows all.
     text: Option<String>,
-}
-
-/// Statuses of HTTP from one to another, both included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct StatusRange(u16, u16);
-
-impl StatusRange {
-    /// Reads `404` or `4xx`.
-    fn read(text: &str) -> Option<Self> {
-        if let Ok(status @ 100..=999) = text.parse() {
-            return Some(Self(status, status));
-        }
-        let hundred = text.strip_suffix("xx")?.parse::<u16>().ok()?;
-        (1..=9).contains(&hundred).then(|| Self(hundred * 100, hundred * 100 + 99))
-    }
 }
 
 /// The fields of a line that are looked at.
@@ -49,37 +33,42 @@ impl TransactionChoice {
     /// # Errors
     /// The status is none.
     pub(super) fn read(query: &mut Query) -> Result<Self, Problem> {
-        let status = query.take("status").map(|text| {
+        let mut conditions = Vec::new();
+        if let Some(text) = query.take("status") {
             let wrong = || Problem::wrong(format!("status={text}: write one such as 404, or 4xx"));
-            StatusRange::read(&text).ok_or_else(wrong)
-        });
-        Ok(Self {
-            status: status.transpose()?,
-            host: query.take("host").map(|host| host.to_lowercase()),
-            method: query.take("method").map(|method| method.to_uppercase()),
-            text: query.take("q").map(|text| text.to_lowercase()),
-        })
-    }
-
-    const fn allows_all(&self) -> bool {
-        self.status.is_none() && self.host.is_none() && self.method.is_none() && self.text.is_none()
+            conditions.push(Condition::status(&text).ok_or_else(wrong)?);
+        }
+        let host = query.take("host").and_then(|part| Condition::has_part("host", &part));
+        let method = query.take("method").and_then(|text| Condition::is_text("method", &text));
+        conditions.extend([host, method].into_iter().flatten());
+        let text = query.take("q").map(|text| text.to_lowercase());
+        Ok(Self { expression: Expression::of(conditions), text })
     }
 
     /// True if the transaction of this line is wanted.
     pub(super) fn allows(&self, line: &[u8]) -> bool {
-        if self.allows_all() {
+        if self.expression.is_empty() && self.text.is_none() {
             return true;
         }
         // A line that says something else is not one of ours.
         let Ok(line) = serde_json::from_slice::<TransactionLine>(line) else { return false };
-        let status = self.status.is_none_or(|StatusRange(from, to)| {
-            line.status.is_some_and(|status| (from..=to).contains(&status))
-        });
-        let host = self.host.as_ref().is_none_or(|part| has(line.host.as_deref(), part));
-        let method = self.method.as_ref().is_none_or(|wanted| {
-            line.method.as_ref().is_some_and(|method| method.to_uppercase() == *wanted)
-        });
-        status && host && method && self.text.as_ref().is_none_or(|part| line.mentions(part))
+        self.expression.holds_for(&line)
+            && self.text.as_ref().is_none_or(|part| line.mentions(part))
+    }
+}
+
+impl ComparedLine for TransactionLine {
+    fn value(&self, field: &Field) -> FieldValue<'_> {
+        let text = match field.name() {
+            "status" => {
+                let status = self.status.map(|status| FieldValue::Number(status.into()));
+                return status.unwrap_or(FieldValue::Missing);
+            }
+            "host" => &self.host,
+            "method" => &self.method,
+            _ => return FieldValue::Missing,
+        };
+        text.as_deref().map_or(FieldValue::Missing, FieldValue::Text)
     }
 }
 
@@ -91,16 +80,11 @@ impl TransactionLine {
             self.target.as_deref().unwrap_or_default()
         );
         let headers = self.request_headers.iter().chain(&self.response_headers);
-        has(Some(&url), part)
+        has_part(&url, part)
             || headers
                 .map(|(name, value)| format!("{name}: {value}"))
-                .any(|one| has(Some(&one), part))
+                .any(|one| has_part(&one, part))
     }
-}
-
-/// True if the text has this part, which is in lower case.
-fn has(text: Option<&str>, part: &str) -> bool {
-    text.is_some_and(|text| text.to_lowercase().contains(part))
 }
 
 #[cfg(test)]

@@ -1,0 +1,64 @@
+//! The place of a reader in the logs of a capture.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::event_kind::EventKind;
+
+/// The place after the lines that have reached their reader.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(in crate::cli) struct CapturePosition {
+    /// Of the daemon; empty for a place that is not set.
+    generation: String,
+    /// Number of the capture.
+    capture: u64,
+    /// Numbers of the last lines, by the name of the kind.
+    lines: BTreeMap<String, u64>,
+    /// The state that was reported last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) state: Option<String>,
+}
+
+impl CapturePosition {
+    /// True if it is a place in the logs of this capture of this daemon.
+    pub(super) fn is_in(&self, generation: &str, capture: u64) -> bool {
+        self.generation == generation && self.capture == capture
+    }
+
+    /// True if it is a place in the logs of some daemon.
+    pub(super) const fn is_set(&self) -> bool {
+        !self.generation.is_empty()
+    }
+
+    /// Moves before the first line of other logs.
+    pub(super) fn begin(&mut self, generation: &str, capture: u64) {
+        let is_other = self.is_set();
+        generation.clone_into(&mut self.generation);
+        self.capture = capture;
+        // A daemon that has just been found may have lines before the first wanted one.
+        self.lines.values_mut().for_each(|line| *line = 0);
+        if !is_other {
+            self.lines.clear();
+        }
+    }
+
+    /// The number of the last line of a log; `None` before one was looked at.
+    pub(super) fn line(&self, kind: EventKind) -> Option<u64> {
+        self.lines.get(kind.name()).copied()
+    }
+
+    pub(super) fn set_line(&mut self, kind: EventKind, number: u64) {
+        if let Some(line) = self.lines.get_mut(kind.name()) {
+            *line = number;
+        } else {
+            self.lines.insert(kind.name().to_owned(), number);
+        }
+    }
+
+    /// The place of a line, unique to it: `GENERATION.CAPTURE.KIND.NUMBER`.
+    pub(in crate::cli) fn of_line(&self, kind: EventKind, number: u64) -> String {
+        format!("{}.{}.{kind}.{number}", self.generation, self.capture)
+    }
+}
