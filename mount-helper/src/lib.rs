@@ -5,4 +5,3 @@ pub mod message;
 pub mod mountinfo;
 pub mod seccomp;
 pub mod source;
-pub mod tap;

@@ -18,6 +18,7 @@ use super::init::Init;
 use super::interfaces::InterfacesRequested;
 use super::listing::{self, List, StatusRequested};
 use super::order::{self, ChosenCaptures, Verb};
+use super::publish::{self, Publish};
 use super::receive::{self, Receive};
 use super::remote::{self, RemoteArguments};
 use super::savefile::{self, Listen, Replay};
@@ -77,6 +78,8 @@ pub(super) enum Command {
     Receive(Receive),
     /// Serve captures, flows and HTTP to browsers and programs, over HTTP
     Web(Box<Web>),
+    /// Send HTTP transactions, flows and packets to programs, as messages of ZeroMQ
+    Publish(Box<Publish>),
     /// Print a line or run a command when a flow ends, a transaction ends, or a capture changes state
     Watch(Box<WatchArguments>),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
@@ -128,6 +131,7 @@ impl Command {
             Self::Send(send) => send::run(&send, &daemon),
             Self::Receive(receive) => receive::run(&receive),
             Self::Web(web) => web::run(&web, &daemon),
+            Self::Publish(publish) => publish::run(&publish, &daemon),
             Self::Watch(watch) => watch::run(&watch, &daemon),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),

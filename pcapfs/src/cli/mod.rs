@@ -20,6 +20,7 @@ mod listing;
 mod mistakes;
 mod order;
 mod outlet;
+mod publish;
 mod receive;
 mod remote;
 mod savefile;

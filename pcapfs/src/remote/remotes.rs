@@ -26,7 +26,7 @@ use super::secret_file;
 const SYSTEM: &str = "/etc/pcapfs/remotes.toml";
 
 /// Words that begin a source, so no remote can have them as its name.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 14] = [
     "any",
     "file",
     "stream",
@@ -39,7 +39,6 @@ const RESERVED: [&str; 15] = [
     "remote",
     "netns",
     "tap",
-    "tun",
     "xdp",
     "usbmon",
 ];

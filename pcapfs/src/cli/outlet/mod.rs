@@ -11,7 +11,7 @@ pub(in crate::cli) mod event_kind;
 pub(in crate::cli) mod expression;
 pub(in crate::cli) mod follower;
 pub(in crate::cli) mod lines;
-mod position;
+pub(in crate::cli) mod position;
 mod recent;
 pub(in crate::cli) mod saved;
 pub(in crate::cli) mod tree;

@@ -19,12 +19,31 @@ pub(in crate::cli) struct CapturePosition {
     /// The state that was reported last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) state: Option<String>,
+    /// The place in the packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) packets: Option<PacketPlace>,
+}
+
+/// The place in the packets of a capture; it outlives the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cli) struct PacketPlace {
+    /// Identity of the ring that numbers the packets.
+    pub(in crate::cli) ring: u64,
+    /// Rises when the ring may give numbers a second time.
+    pub(in crate::cli) epoch: u64,
+    /// Number of the next packet.
+    pub(in crate::cli) next: u64,
 }
 
 impl CapturePosition {
     /// True if it is a place in the logs of this capture of this daemon.
     pub(super) fn is_in(&self, generation: &str, capture: u64) -> bool {
         self.generation == generation && self.capture == capture
+    }
+
+    /// True if both are places in the same logs, or one is not set.
+    pub(in crate::cli) fn is_in_logs_of(&self, other: &Self) -> bool {
+        !self.is_set() || !other.is_set() || self.is_in(&other.generation, other.capture)
     }
 
     /// True if it is a place in the logs of some daemon.
@@ -45,11 +64,11 @@ impl CapturePosition {
     }
 
     /// The number of the last line of a log; `None` before one was looked at.
-    pub(super) fn line(&self, kind: EventKind) -> Option<u64> {
+    pub(in crate::cli) fn line(&self, kind: EventKind) -> Option<u64> {
         self.lines.get(kind.name()).copied()
     }
 
-    pub(super) fn set_line(&mut self, kind: EventKind, number: u64) {
+    pub(in crate::cli) fn set_line(&mut self, kind: EventKind, number: u64) {
         if let Some(line) = self.lines.get_mut(kind.name()) {
             *line = number;
         } else {
