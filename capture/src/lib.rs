@@ -26,7 +26,7 @@
 //!
 //! `unsafe` occurs in [`ring`]'s map, in [`savefile`]'s map, in the signal handler that guards
 //! both, and below [`source`] and [`filter`] in the blocks of a packet socket and the calls into
-//! libpcap; nowhere else.
+//! libpcap, and in the prefetches; nowhere else.
 
 pub mod bell;
 pub mod clock;
@@ -37,6 +37,7 @@ pub mod hole;
 mod libpcap;
 pub mod own_transport;
 pub mod pipeline;
+mod prefetch;
 mod priority;
 mod random;
 pub mod record;

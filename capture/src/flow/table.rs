@@ -58,6 +58,12 @@ struct FlowSlot {
     scheduled: u64,
 }
 
+impl FlowSlot {
+    fn has_key(&self, key: &FlowKey) -> bool {
+        self.flow.as_ref().is_some_and(|flow| flow.key == *key)
+    }
+}
+
 /// Ends of a list.
 #[derive(Clone, Copy, Debug)]
 struct ListEnds {
@@ -140,11 +146,14 @@ impl FlowTable {
 
     /// The place of the flow with this key, if packets still go to it.
     pub(super) fn by_key(&self, key: &FlowKey) -> Option<FlowPlace> {
+        // Packets of a flow often come one after the other.
+        let newest = self.lists.get(ACTIVE).map_or(NONE, |list| list.last);
+        if self.slot(newest).is_some_and(|slot| slot.is_keyed && slot.has_key(key)) {
+            return Some(self.place(newest));
+        }
         let hash = self.hasher.hash_one(key);
-        let slot = self.by_key.find(hash, |slot| {
-            self.slot(*slot).and_then(|slot| slot.flow.as_ref()).is_some_and(|f| f.key == *key)
-        });
-        slot.map(|slot| self.place(*slot))
+        let has_key = |slot: &u32| self.slot(*slot).is_some_and(|slot| slot.has_key(key));
+        self.by_key.find(hash, has_key).map(|slot| self.place(*slot))
     }
 
     /// The flow with this id.

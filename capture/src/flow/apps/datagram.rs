@@ -129,6 +129,11 @@ impl DatagramProtocolState {
         }
     }
 
+    /// Returns `true` if no datagram will be looked at.
+    pub(in crate::flow) fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
     /// Lets time pass.
     pub(in crate::flow) fn poll(&mut self, now: Timestamp) {
         if let Self::Dissected(dissector) = self {

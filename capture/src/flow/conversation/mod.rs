@@ -192,6 +192,9 @@ impl Flow {
         let Udp { sides, app } = &mut **udp;
         for direction in [Direction::Forward, Direction::Backward] {
             while let Some(place) = of_mut(sides, direction).settled() {
+                if app.is_done() {
+                    continue;
+                }
                 let window = tools.window;
                 let read: &ReadDatagram<'_> = &|direction, place, sink| {
                     streams::read_datagram(
@@ -294,8 +297,9 @@ impl Flow {
                 tcp.app.deadline().unwrap_or(never).min(deadline)
             }
             FlowKind::Udp(udp) => {
-                let overdue = udp.sides.iter().filter_map(Datagrams::deadline);
-                overdue.chain(udp.app.deadline()).chain([self.silence()]).min().unwrap_or(never)
+                let [forward, backward] = udp.sides.each_ref().map(Datagrams::deadline);
+                let others = [forward, backward, udp.app.deadline()];
+                others.into_iter().flatten().fold(self.silence(), Timestamp::min)
             }
             FlowKind::Ended(_) => never,
         }

@@ -29,6 +29,7 @@ use super::state::FlowState;
 use super::table::{FlowPlace, FlowTable};
 use super::window::EngineWindow;
 use crate::bell::Bell;
+use crate::prefetch;
 use crate::record::PacketRecord;
 use crate::store::{Bounds, Chunk, PinError, SearchTarget};
 use timer::Timers;
@@ -36,6 +37,9 @@ use timer::Timers;
 /// Packets that are processed before readers of the flows get at the table: a tenth of a
 /// millisecond.
 const SLICE: usize = 256;
+
+/// Bytes of a record after which the headers of most packets end.
+const HEADERS: usize = 80;
 
 /// Longest sleep while flows may time out, so that they do on an idle link.
 const NAP: Duration = Duration::from_millis(100);
@@ -262,7 +266,12 @@ impl Engine {
             && let Some(record) = bytes.get(at..).and_then(PacketRecord::parse)
         {
             locator.record(u32::try_from(at).unwrap_or(u32::MAX));
-            at = at.saturating_add(record.len());
+            let len = record.len();
+            // The headers of this packet, for later, and the record after the next one, which is
+            // assumed to begin where it would if the next one were as long as this one.
+            prefetch::for_reading(bytes, at.saturating_add(HEADERS), 1);
+            prefetch::for_reading(bytes, at.saturating_add(len).saturating_add(len), 1);
+            at = at.saturating_add(len);
             slice.push(record);
         }
         (slice, at)

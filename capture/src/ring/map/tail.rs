@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::{Resume, SegmentOpening, Segments};
+use crate::prefetch;
 use crate::record::HEADER_LEN;
 use crate::ring::checksum::{Coverage, RecordsChecksum};
 use crate::ring::layout::{Committed, opening_checksum};
@@ -13,30 +14,6 @@ use crate::store::Position;
 
 /// Bytes to gather before they are hashed: few enough that they are still in the first-level cache.
 const HASH_EVERY: usize = 8 << 10;
-
-/// Bytes of a cache line.
-#[cfg(target_arch = "x86_64")]
-const LINE: usize = 64;
-
-/// Starts fetching the cache lines of the next record while this one is copied. The next record is
-/// assumed to be as long as this one. The ring is larger than the caches of a core, and a large
-/// packet costs mainly the time to wait for its lines.
-fn fetch_for_writing(from: *mut u8, len: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for ahead in (0..len).step_by(LINE) {
-        // SAFETY: a prefetch accesses nothing and faults on no address; processors without the
-        // instruction take it for a NOP.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{}]",
-                in(reg) from.wrapping_add(ahead),
-                options(nostack, preserves_flags, readonly)
-            );
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (from, len);
-}
 
 /// The writing end of a ring: the open segment, and the list of retained segments.
 #[derive(Debug)]
@@ -147,7 +124,8 @@ impl RingTail {
         // it is handed out beyond the committed length.
         unsafe {
             let place = self.segments.map.body(self.slot).add(self.used);
-            fetch_for_writing(place.wrapping_add(HEADER_LEN + len), len);
+            // The next record is assumed to be as long as this one.
+            prefetch::for_writing(place.wrapping_add(HEADER_LEN + len), len);
             std::ptr::copy_nonoverlapping(header.as_ptr(), place, HEADER_LEN);
             let place = place.add(HEADER_LEN);
             std::ptr::copy_nonoverlapping(front.as_ptr(), place, front.len());
