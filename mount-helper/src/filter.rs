@@ -15,6 +15,7 @@ use libc::{SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, sock_filter};
 use mount_helper::seccomp::{
     call, compare, load_architecture, load_argument, load_call, mask, refusal, verdict,
 };
+use mount_helper::tap;
 
 /// `AUDIT_ARCH_*` of `linux/audit.h`: on another architecture, the numbers below mean other calls.
 #[cfg(target_arch = "x86_64")]
@@ -34,7 +35,7 @@ const REQUEST_TYPES: [u32; 2] = [0x89, 0x8b];
 
 /// Allowed single requests of ioctl(2): whether a descriptor is a terminal, the number of readable
 /// bytes, not to block, to be closed on exec; and another queue of a FUSE device,
-/// `FUSE_DEV_IOC_CLONE`.
+/// `FUSE_DEV_IOC_CLONE`. Those of tap devices are in [`tap::REQUESTS`].
 const REQUESTS: [u32; 6] = [0x5401, 0x541b, 0x5421, 0x5450, 0x5451, 0x8004_e500];
 
 /// Calls that are allowed with any arguments.
@@ -264,10 +265,11 @@ pub(crate) fn program() -> Vec<sock_filter> {
         refusal(libc::EPERM),
     ]);
     // The request is the second argument.
-    let len = 2 * (REQUESTS.len() + REQUEST_TYPES.len()) + 3;
+    let requests = REQUESTS.into_iter().chain(tap::REQUESTS);
+    let len = 2 * (requests.clone().count() + REQUEST_TYPES.len()) + 3;
     let past = u8::try_from(len).unwrap_or(u8::MAX);
     program.extend([compare(call(libc::SYS_ioctl), 0, past), load_argument(1)]);
-    for request in REQUESTS {
+    for request in requests {
         program.extend([compare(request, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
     program.push(mask(0xffff_ff00));
@@ -349,11 +351,12 @@ mod tests {
     fn requests_of_ioctl_are_those_of_interfaces() {
         let of = |request| judge(ARCHITECTURE, call(libc::SYS_ioctl), [3, request]);
         // SIOCGIFINDEX, SIOCETHTOOL, SIOCGIWNAME.
-        for request in REQUESTS.into_iter().chain([0x8933, 0x8946, 0x8b01]) {
+        let known = REQUESTS.into_iter().chain(tap::REQUESTS);
+        for request in known.chain([0x8933, 0x8946, 0x8b01]) {
             assert_eq!(of(request), SECCOMP_RET_ALLOW, "{request:#x}");
         }
-        // TIOCSTI, TIOCLINUX, FIFREEZE, KVM_CREATE_VM, TUNSETIFF, a type in the wrong byte.
-        for request in [0x5412, 0x541c, 0xc004_5877, 0xae01, 0x4004_54ca, 0x0001_8933, 0] {
+        // TIOCSTI, TIOCLINUX, FIFREEZE, KVM_CREATE_VM, TUNSETPERSIST, a type in the wrong byte.
+        for request in [0x5412, 0x541c, 0xc004_5877, 0xae01, 0x4004_54cb, 0x0001_8933, 0] {
             assert_eq!(of(request), EPERM, "{request:#x}");
         }
     }

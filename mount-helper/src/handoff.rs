@@ -1,5 +1,5 @@
-//! The messages between the supervisor and the daemon: one byte each, over a pair of sockets. The
-//! daemon inherits its end.
+//! The messages between the supervisor and the daemon, over a pair of sockets. The daemon inherits
+//! its end.
 //!
 //! ```text
 //!   daemon                      supervisor
@@ -11,21 +11,31 @@
 //!     │ ───────────────────────────▶ │  reports to the first process
 //!     │  u: take the tree out        │
 //!     │ ───────────────────────────▶ │  unmounts
+//!     │  t, and tap:NAME,...         │
+//!     │ ───────────────────────────▶ │  makes the device, if there is none
+//!     │  t, and the device           │
+//!     │ ◀─────────────────────────── │  closes its copy of the device
 //! ```
 //!
-//! The daemon is not trusted: a message that makes no sense at its time is ignored, and no message
-//! has a part that the supervisor would have to interpret.
+//! Instead of a tap device, the answer may be `e` and a text that says why there is none.
+//!
+//! The daemon is not trusted: a message that makes no sense at its time is ignored, and only the
+//! description of a tap device has parts that the supervisor interprets.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use mount_helper::tap::TapDescription;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
 
+/// Maximum bytes of a message: more than a description of a tap device has.
+const MESSAGE_MAX: usize = 160;
+
 /// A message from the daemon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DaemonMessage {
     /// It asks for the tree to be mounted, and for the device.
     Mount,
@@ -33,6 +43,8 @@ pub(crate) enum DaemonMessage {
     Ready,
     /// It asks for the tree to be taken out of the file system.
     Unmount,
+    /// It asks for a new tap or tun device of this description.
+    Tap(TapDescription),
 }
 
 /// The supervisor's end.
@@ -60,13 +72,19 @@ impl Handoff {
     /// The next message, if it is a valid one; `None` when the daemon has closed its end.
     pub(crate) fn receive(&self) -> Option<Option<DaemonMessage>> {
         // A longer message is truncated, and the kernel closes any descriptor that comes with it.
-        let mut byte = [0; 1];
-        match recv(self.socket.as_raw_fd(), &mut byte, MsgFlags::MSG_DONTWAIT) {
+        let mut bytes = [0; MESSAGE_MAX];
+        // With this flag, the length is that of the message before it was truncated.
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
+        match recv(self.socket.as_raw_fd(), &mut bytes, flags) {
             Ok(0) => None,
-            Ok(_) => Some(match byte {
+            Ok(len) => Some(match bytes.get(..len).unwrap_or_default() {
                 [b'm'] => Some(DaemonMessage::Mount),
                 [b'r'] => Some(DaemonMessage::Ready),
                 [b'u'] => Some(DaemonMessage::Unmount),
+                [b't', description @ ..] => std::str::from_utf8(description)
+                    .ok()
+                    .and_then(|text| TapDescription::parse(text).ok())
+                    .map(DaemonMessage::Tap),
                 _ => None,
             }),
             Err(Errno::EAGAIN | Errno::EINTR) => Some(None),
@@ -79,10 +97,25 @@ impl Handoff {
     /// # Errors
     /// If the daemon is gone; the device is closed then.
     pub(crate) fn send(&self, device: OwnedFd) -> io::Result<()> {
-        let descriptors = [device.as_raw_fd()];
-        let message = [ControlMessage::ScmRights(&descriptors)];
+        self.answer(b"m", &[device.as_raw_fd()])
+    }
+
+    /// Sends a tap device, or says why there is none. This process keeps no copy of it.
+    ///
+    /// # Errors
+    /// If the daemon is gone; the device is closed then.
+    pub(crate) fn send_tap(&self, made: Result<OwnedFd, String>) -> io::Result<()> {
+        match made {
+            Ok(device) => self.answer(b"t", &[device.as_raw_fd()]),
+            Err(why) => self.answer(format!("e{why}").as_bytes(), &[]),
+        }
+    }
+
+    fn answer(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+        let rights = [ControlMessage::ScmRights(descriptors)];
+        let rights = if descriptors.is_empty() { &rights[..0] } else { &rights[..] };
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(b"m")], &message, flags, None)?;
+        sendmsg::<()>(self.socket.as_raw_fd(), &[IoSlice::new(bytes)], rights, flags, None)?;
         Ok(())
     }
 }
@@ -97,13 +130,18 @@ mod tests {
     fn messages_are_understood_or_ignored() {
         let (handoff, daemon) = Handoff::pair().unwrap();
         assert_eq!(handoff.receive(), Some(None), "nothing was said yet");
+        let tun = TapDescription::parse("tun:t0,mtu=1400").unwrap();
         let say = |bytes: &[u8]| send(daemon.as_raw_fd(), bytes, MsgFlags::empty()).unwrap();
         for (bytes, message) in [
             (&b"m"[..], Some(DaemonMessage::Mount)),
             (b"r", Some(DaemonMessage::Ready)),
             (b"u", Some(DaemonMessage::Unmount)),
             (b"x", None),
-            (b"much more than one byte", Some(DaemonMessage::Mount)),
+            (b"much more than one byte", None),
+            (b"ttun:t0,mtu=1400", Some(DaemonMessage::Tap(tun))),
+            (b"ttun:t%d", None),
+            (b"t\xff", None),
+            (&[b't'; 1000], None),
         ] {
             say(bytes);
             assert_eq!(handoff.receive(), Some(message));

@@ -5,3 +5,4 @@ pub mod message;
 pub mod mountinfo;
 pub mod seccomp;
 pub mod source;
+pub mod tap;

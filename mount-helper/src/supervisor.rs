@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
+use mount_helper::tap::{self, TapDescription, TapOwner};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -32,6 +33,10 @@ use crate::watchdog::{Watchdog, WatchdogVerdict};
 
 /// Time limit for a daemon to end after the signal; it gives its readers 3 s of that.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// Maximum number of tap devices that are made for one daemon. A capture needs one more each time it
+/// is made anew; a daemon that was taken over shall not fill the kernel with devices that stay.
+const TAPS: u32 = 256;
 
 /// How often to check whether a dead tree was unmounted.
 const LOOK: Duration = Duration::from_secs(1);
@@ -83,6 +88,8 @@ struct RunningDaemon {
     stderr: Option<File>,
     lines: Lines,
     phase: DaemonPhase,
+    /// Tap devices that were made for it.
+    taps: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -276,6 +283,7 @@ impl Supervisor {
             stderr: Some(stderr),
             lines: Lines::default(),
             phase: DaemonPhase::Starting,
+            taps: 0,
         })
     }
 
@@ -309,6 +317,11 @@ impl Supervisor {
                 daemon.phase = DaemonPhase::Serving(Instant::now());
                 self.is_ready(begun.elapsed());
             }
+            (Some(Some(DaemonMessage::Tap(wanted))), _) if self.stopping.is_none() => {
+                let made = self.make_tap(&wanted, &mut daemon.taps);
+                // If it fails, the daemon has died, which is noticed soon.
+                let _ = handoff.send_tap(made);
+            }
             (Some(Some(DaemonMessage::Unmount)), _) => {
                 if let Some(tree) = self.tree.take() {
                     tree.detach();
@@ -318,6 +331,26 @@ impl Supervisor {
             (Some(_), _) => {}
         }
         Ok(())
+    }
+
+    /// Makes a tap device that the daemon may not make. It counts those of this daemon in `taps`.
+    fn make_tap(&self, wanted: &TapDescription, taps: &mut u32) -> Result<OwnedFd, String> {
+        if self.plan.namespace.is_some() {
+            // The owner of that namespace decides what `/dev/net/tun` is there.
+            return Err("no device can be made from another mount namespace (-N)".to_owned());
+        }
+        if *taps >= TAPS {
+            return Err(format!("this daemon has had {TAPS} devices made; start it again"));
+        }
+        let group = wanted.group.as_ref().map(|group| group.parse());
+        let owner = match group.transpose() {
+            Ok(Some(group)) => TapOwner::Group(group),
+            Ok(None) => TapOwner::User(self.confinement.account.uid.as_raw()),
+            Err(_) => return Err("no such group".to_owned()),
+        };
+        let made = tap::make(wanted, owner).map_err(|error| error.to_string())?;
+        *taps += 1;
+        Ok(made)
     }
 
     fn is_ready(&mut self, took: Duration) {

@@ -3,11 +3,14 @@
 //!
 //! Every text of a user passes through [`parse`], and a source gives back the same text.
 
+mod tap;
 mod tls;
 
 use capture::source::{ExternalSource, SourceName};
 
 use crate::mirror;
+
+pub(crate) use tap::make_taps_with;
 
 /// A kind of source that this program brings.
 struct ExternalKind {
@@ -20,6 +23,8 @@ struct ExternalKind {
 /// The kinds that this program brings. Their written forms are in [`capture::source::FORMS`].
 const KINDS: &[ExternalKind] = &[
     ExternalKind { kind: "remote", parse: mirror::parse },
+    ExternalKind { kind: "tap", parse: tap::parse },
+    ExternalKind { kind: "tun", parse: tap::parse },
     ExternalKind { kind: "tls", parse: tls::parse_connecting },
     ExternalKind { kind: "tls-listen", parse: tls::parse_listening },
 ];

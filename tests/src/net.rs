@@ -52,6 +52,11 @@ impl Namespace {
         Self::enter(&self.name, action)
     }
 
+    /// Sends these frames over a device of this namespace, as they are.
+    pub fn send_frames(&self, device: &str, frames: &[Vec<u8>]) {
+        self.run(|| send_frames(device, frames));
+    }
+
     /// Runs `action` in a thread that has entered the namespace of this name.
     pub(crate) fn enter<T: Send>(name: &str, action: impl FnOnce() -> T + Send) -> T {
         let handle = File::open(format!("/run/netns/{name}")).expect("the namespace is there");
@@ -77,6 +82,20 @@ impl Drop for Namespace {
     fn drop(&mut self) {
         let _ = Command::new("ip").args(["netns", "delete", &self.name]).status();
     }
+}
+
+/// Sends these frames over a device of the namespace of this thread, as they are.
+pub fn send_frames(device: &str, frames: &[Vec<u8>]) {
+    const PROGRAM: &str = "
+import socket, sys
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+s.bind((sys.argv[1], 0))
+for frame in sys.argv[2:]:
+    s.send(bytes.fromhex(frame))
+";
+    let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut command = python(PROGRAM);
+    let _ = run(command.arg(device).args(frames.iter().map(hex)), 10).success();
 }
 
 /// Runs `ip` with these arguments.
@@ -170,18 +189,7 @@ impl Net {
 
     /// Sends these frames from `b`, as they are.
     pub fn send_frames(&self, frames: &[Vec<u8>]) {
-        const PROGRAM: &str = "
-import socket, sys
-s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
-s.bind((sys.argv[1], 0))
-for frame in sys.argv[2:]:
-    s.send(bytes.fromhex(frame))
-";
-        let hex =
-            |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        let mut command = python(PROGRAM);
-        command.arg(Self::PEER).args(frames.iter().map(hex));
-        let _ = self.b.run(|| run(&mut command, 10)).success();
+        self.b.send_frames(Self::PEER, frames);
     }
 
     /// A sender of numbered packets in `b`, with payloads of `payload_length` bytes.

@@ -457,11 +457,16 @@ impl Capture {
     /// of an interface.
     #[must_use]
     pub fn excluded(&self) -> Vec<OwnTuple> {
-        match (&self.kind, &self.spec.source) {
-            (CaptureKind::Ring(ring), SourceName::Interface(_)) => {
+        let is_interface = match &self.spec.source {
+            SourceName::Interface(_) => true,
+            SourceName::External(source) => source.interface().is_some(),
+            _ => false,
+        };
+        match &self.kind {
+            CaptureKind::Ring(ring) if is_interface => {
                 OwnTransport::of_process().tuples(Some(ring.number()))
             }
-            _ => Vec::new(),
+            CaptureKind::Ring(_) | CaptureKind::Savefile(_) => Vec::new(),
         }
     }
 

@@ -266,7 +266,7 @@ impl Filling {
         writer.set_ended(true);
         // A source that is not read in the meantime, or is read without being stored, misses
         // nothing.
-        if rest == Rest::Closed {
+        if matches!(rest, Rest::Closed | Rest::Kept) {
             let now = clock::now();
             match &error {
                 Some(why) if state == CaptureState::Failed => writer.source_lost(now, why),

@@ -27,6 +27,18 @@ pub trait SourceOpener: std::fmt::Debug + Send + Sync {
     /// [`SourceError`]; nothing stays open.
     fn open(&self, options: &SourceOptions<'_>) -> Result<Box<dyn Source>, SourceError>;
 
+    /// Name of the interface of this machine that its packets come from; `None` if they come from
+    /// elsewhere.
+    fn interface(&self) -> Option<&str> {
+        None
+    }
+
+    /// Returns `true` if opening the source changes something on this machine, so that only root
+    /// may order it.
+    fn is_for_root(&self) -> bool {
+        false
+    }
+
     /// Why the source could not be opened now, as text for people. It does not connect.
     fn lack(&self) -> Option<String> {
         None

@@ -15,7 +15,8 @@ use crate::filter::Runner;
 /// The written forms of sources that begin with their kind, for messages: those of this crate, and
 /// those that the program brings.
 pub const FORMS: &str = "netns:NAME/IFACE, netns:PID/IFACE, file:PATH, stream:PATH, tcp:HOST:PORT, \
-     tcp-listen:ADDR:PORT, tls:HOST:PORT, tls-listen:ADDR:PORT, remote:NAME/CAPTURE";
+     tcp-listen:ADDR:PORT, tls:HOST:PORT, tls-listen:ADDR:PORT, remote:NAME/CAPTURE, tap:NAME, \
+     tun:NAME";
 
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
@@ -217,7 +218,10 @@ impl SourceName {
         match self {
             Self::Interface(name) => name.clone(),
             Self::Namespaced(place) => place.interface().to_owned(),
-            other => other.to_string(),
+            other => {
+                let interface = other.external().and_then(|source| source.interface());
+                interface.map_or_else(|| other.to_string(), str::to_owned)
+            }
         }
     }
 

@@ -26,7 +26,9 @@ const LINK_LEN: usize = 16;
 /// `IFLA_STATS64`
 const STATISTICS: u16 = 23;
 
-/// The places of `rx_fifo_errors` and `rx_missed_errors` among the numbers of the statistics.
+/// The places of `tx_dropped`, `rx_fifo_errors` and `rx_missed_errors` among the numbers of the
+/// statistics.
+const NOT_SENT: usize = 7;
 const FIFO_ERRORS: usize = 14;
 const MISSED_ERRORS: usize = 15;
 
@@ -58,12 +60,24 @@ impl LinkCounters {
     /// Packets that the interface and its driver dropped before the kernel saw them, since the
     /// interface was created; `None` if the kernel does not say.
     pub(super) fn drops(&self) -> Option<u64> {
+        let answer = self.answer()?;
+        counter(&answer, FIFO_ERRORS)?.checked_add(counter(&answer, MISSED_ERRORS)?)
+    }
+
+    /// Packets that the system could not send over the interface, since the interface was created;
+    /// `None` if the kernel does not say.
+    pub(super) fn not_sent(&self) -> Option<u64> {
+        counter(&self.answer()?, NOT_SENT)
+    }
+
+    fn answer(&self) -> Option<Vec<u8>> {
         let request = request(self.index);
         send(self.socket.as_raw_fd(), &request, MsgFlags::empty()).ok()?;
         let mut answer = vec![0; ANSWER_LEN];
         // The kernel has answered when send returns.
         let len = recv(self.socket.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT).ok()?;
-        drops(answer.get(..len)?)
+        answer.truncate(len);
+        Some(answer)
     }
 }
 
@@ -85,8 +99,8 @@ fn request(index: u32) -> [u8; HEADER_LEN + LINK_LEN] {
     request
 }
 
-/// The drops in an answer.
-fn drops(answer: &[u8]) -> Option<u64> {
+/// The number at this place among those of the statistics in an answer.
+fn counter(answer: &[u8], place: usize) -> Option<u64> {
     if answer.get(4..6)? != NEW_LINK.to_ne_bytes() {
         return None;
     }
@@ -97,8 +111,7 @@ fn drops(answer: &[u8]) -> Option<u64> {
         let value = attributes.get(4..len)?;
         if u16::from_ne_bytes([k0, k1]) == STATISTICS {
             let counters = value.as_chunks::<8>().0;
-            let counter = |at: usize| counters.get(at).map(|bytes| u64::from_ne_bytes(*bytes));
-            return counter(FIFO_ERRORS)?.checked_add(counter(MISSED_ERRORS)?);
+            return counters.get(place).map(|bytes| u64::from_ne_bytes(*bytes));
         }
         attributes = attributes.get(len.next_multiple_of(4)..)?;
     }
@@ -114,6 +127,7 @@ mod tests {
         let counters = LinkCounters::open(loopback).unwrap();
         for _ in 0..3 {
             assert_eq!(counters.drops(), Some(0), "nothing is ever dropped there");
+            assert_eq!(counters.not_sent(), Some(0));
         }
         assert_eq!(LinkCounters::open(u32::MAX >> 1).unwrap().drops(), None);
     }
@@ -123,6 +137,7 @@ mod tests {
         let mut statistics = [0; 25 * 8];
         statistics[FIFO_ERRORS * 8] = 3;
         statistics[MISSED_ERRORS * 8] = 4;
+        statistics[NOT_SENT * 8] = 5;
         let mut answer = vec![0; HEADER_LEN + LINK_LEN];
         answer[4..6].copy_from_slice(&NEW_LINK.to_ne_bytes());
         answer.extend([5_u16.to_ne_bytes(), 3_u16.to_ne_bytes()].concat());
@@ -130,9 +145,11 @@ mod tests {
         let len = u16::try_from(4 + statistics.len()).unwrap();
         answer.extend([len.to_ne_bytes(), STATISTICS.to_ne_bytes()].concat());
         answer.extend(statistics);
-        assert_eq!(drops(&answer), Some(7));
+        let found = [FIFO_ERRORS, MISSED_ERRORS, NOT_SENT].map(|place| counter(&answer, place));
+        assert_eq!(found, [Some(3), Some(4), Some(5)]);
+        assert_eq!(counter(&answer, 25), None, "of a newer kernel");
         for len in 0..answer.len() {
-            assert_eq!(drops(&answer[..len]), None, "{len}");
+            assert_eq!(counter(&answer[..len], FIFO_ERRORS), None, "{len}");
         }
     }
 }

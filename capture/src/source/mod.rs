@@ -18,6 +18,7 @@ mod packet_v3;
 mod patience;
 mod stdin;
 mod stream_metadata;
+mod tap;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ pub use kinds::{FORMS, SourceName};
 pub use namespace::NamespacedInterface;
 pub use network::{Connecting, HostAndPort, Incoming, ListenAddress, Listening, Transport};
 pub use patience::ReconnectPatience;
+pub use tap::TapDevice;
 
 use crate::filter::FilterError;
 use crate::ring::Writer;
@@ -94,6 +96,8 @@ pub trait Source: std::fmt::Debug + Send {
 pub enum Rest {
     /// It is closed, and opened again at the start. Packets in between are not captured.
     Closed,
+    /// It is held open, since others depend on it. Packets in between are not captured.
+    Kept,
     /// It is held open and not read, and continues where it was.
     Held,
     /// It keeps running, with [`SourceControl::pause`]: it is read, but nothing is stored, because
@@ -108,7 +112,7 @@ impl Rest {
     /// Returns true if the source object is kept for the next start.
     #[must_use]
     pub const fn is_open(self) -> bool {
-        matches!(self, Self::Held | Self::Drained)
+        matches!(self, Self::Kept | Self::Held | Self::Drained)
     }
 }
 
@@ -223,6 +227,14 @@ pub enum SourceError {
     Down {
         /// The interface.
         name: String,
+    },
+    /// The device or its driver refuses.
+    #[error("{name}: {why}")]
+    Device {
+        /// The source.
+        name: String,
+        /// The cause, and what to do.
+        why: String,
     },
     /// libpcap refuses for another reason.
     #[error("{name}: {why}")]

@@ -37,6 +37,7 @@ use crate::paths::{absolute, default_ring_dir};
 use crate::registry::state::{self, StateFile};
 use crate::registry::{Origin, Planned, Registry};
 use crate::settings::{self, CaptureSettings};
+use crate::sources;
 pub(crate) use checking::check_config;
 pub(crate) use forgetting::{forget_by_default, forget_in};
 use options::MountArguments;
@@ -181,6 +182,7 @@ fn mounter(
     mountpoint: &Path,
 ) -> Result<TreeMounter, Failure> {
     if let Some(helper) = handoff {
+        sources::make_taps_with(helper.clone());
         confine::keep_memory().map_err(Failure::System)?;
         confine::start_no_programs().map_err(Failure::System)?;
         return Ok(TreeMounter::MountHelper(helper));

@@ -188,8 +188,10 @@ pub(crate) fn of_capture(
     }
     let totals =
         ReadersStatus { open, delivered, lost, delivered_packets: delivered, lost_packets: lost };
-    let is_interface = spec.source.is_interface() || spec.source.savefile_path().is_some();
-    let interface = store.interface(0).filter(|_| is_interface);
+    let has_interface = spec.source.is_interface()
+        || spec.source.savefile_path().is_some()
+        || spec.source.external().is_some_and(|source| source.interface().is_some());
+    let interface = store.interface(0).filter(|_| has_interface);
     let status = CaptureStatus {
         id: entry.id.saturating_add(1),
         alias: &spec.alias,

@@ -2,22 +2,26 @@
 //!
 //! The daemon is started with one end of a pair of sockets. When its captures run, it asks for the
 //! tree to be mounted, and gets the device. It reports when the tree answers, and before it ends,
-//! it asks for the tree to be unmounted. Messages have one byte, so that there is nothing to
-//! interpret. mount-helper/src/handoff.rs is the other end.
+//! it asks for the tree to be unmounted. In between it asks for tap devices, which it may not make.
+//! mount-helper/src/handoff.rs is the other end.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use mount_helper::tap::TapDescription;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{MsgFlags, send};
+use parking_lot::Mutex;
 
-use super::mount::{MountError, own, receive_descriptor};
+use super::mount::{MountError, own, receive_answer, receive_descriptor};
 
 /// This end of the pair.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceHandoff {
     socket: Arc<OwnedFd>,
+    /// Held from a request to its answer: several captures may be made at the same time.
+    asking: Arc<Mutex<()>>,
 }
 
 impl DeviceHandoff {
@@ -28,7 +32,7 @@ impl DeviceHandoff {
     pub(crate) fn inherited(descriptor: RawFd) -> Result<Self, MountError> {
         let socket = own(descriptor);
         match fcntl(&socket, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)) {
-            Ok(_) => Ok(Self { socket: Arc::new(socket) }),
+            Ok(_) => Ok(Self { socket: Arc::new(socket), asking: Arc::default() }),
             Err(errno) => {
                 // It is not open, so it must not be closed.
                 std::mem::forget(socket);
@@ -39,8 +43,23 @@ impl DeviceHandoff {
 
     /// Asks for the tree to be mounted, and returns the device to serve.
     pub(super) fn mount(&self) -> Result<OwnedFd, MountError> {
+        let _asking = self.asking.lock();
         self.say(b"m").map_err(|errno| MountError::Serve(errno.into()))?;
         receive_descriptor(&self.socket).ok_or(MountError::HelperRefused)
+    }
+
+    /// Asks for a new tap or tun device, whose group is written as a number.
+    ///
+    /// # Errors
+    /// Why there is none, for people.
+    pub(crate) fn make_tap(&self, wanted: &TapDescription) -> Result<OwnedFd, String> {
+        const GONE: &str = "mount.pcapfs, which makes devices for this daemon, is gone";
+        let _asking = self.asking.lock();
+        self.say(format!("t{wanted}").as_bytes()).map_err(|_| GONE.to_owned())?;
+        match receive_answer(&self.socket) {
+            (_, Some(device)) => Ok(device),
+            (text, None) => Err(text.strip_prefix('e').unwrap_or(GONE).to_owned()),
+        }
     }
 
     /// Reports that the tree answers.

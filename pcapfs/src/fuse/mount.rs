@@ -293,18 +293,36 @@ fn ask_helper(mountpoint: &Path, words: &str) -> Result<OwnedFd, MountError> {
 }
 
 pub(super) fn receive_descriptor(socket: &impl AsFd) -> Option<OwnedFd> {
-    let mut byte = [0; 1];
-    let mut parts = [io::IoSliceMut::new(&mut byte)];
+    receive_answer(socket).1
+}
+
+/// Waits for a message, and returns its text and the descriptor that came with it. The text is empty
+/// if the other end is gone.
+pub(super) fn receive_answer(socket: &impl AsFd) -> (String, Option<OwnedFd>) {
+    // As long as a message for people may be.
+    let mut bytes = [0; 512];
+    let mut parts = [io::IoSliceMut::new(&mut bytes)];
     let mut space = nix::cmsg_space!(RawFd);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message =
-        recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut parts, Some(&mut space), flags).ok()?;
-    message.cmsgs().ok()?.find_map(|message| match message {
-        ControlMessageOwned::ScmRights(descriptors) => {
-            descriptors.first().map(|descriptor| own(*descriptor))
+    let message = loop {
+        let socket = socket.as_fd().as_raw_fd();
+        match recvmsg::<()>(socket, &mut parts, Some(&mut space), flags) {
+            Ok(message) => break message,
+            Err(Errno::EINTR) => {}
+            Err(_) => return (String::new(), None),
         }
-        _ => None,
-    })
+    };
+    let len = message.bytes;
+    let descriptor = message.cmsgs().ok().and_then(|mut messages| {
+        messages.find_map(|message| match message {
+            ControlMessageOwned::ScmRights(descriptors) => {
+                descriptors.first().map(|descriptor| own(*descriptor))
+            }
+            _ => None,
+        })
+    });
+    let text = bytes.get(..len).unwrap_or_default();
+    (String::from_utf8_lossy(text).into_owned(), descriptor)
 }
 
 /// Takes over a descriptor that was made for this process and that no other code uses: from a

@@ -107,6 +107,9 @@ impl Registry {
         self.check_root(caller, &[PermissionBit::Write, PermissionBit::Search])?;
         let source = sources::parse(&order.interface).map_err(Refusal::Wrong)?;
         match source {
+            SourceName::External(source) if source.is_for_root() && caller.uid != 0 => {
+                return Err(Refusal::OnlyRoot(order.interface.clone()));
+            }
             SourceName::Interface(_) | SourceName::External(_) => {}
             // The daemon may enter namespaces that are closed to the caller.
             SourceName::Namespaced(_) if caller.uid == 0 => {}

@@ -26,7 +26,7 @@ use super::secret_file;
 const SYSTEM: &str = "/etc/pcapfs/remotes.toml";
 
 /// Words that begin a source, so no remote can have them as its name.
-const RESERVED: [&str; 14] = [
+const RESERVED: [&str; 15] = [
     "any",
     "file",
     "stream",
@@ -39,6 +39,7 @@ const RESERVED: [&str; 14] = [
     "remote",
     "netns",
     "tap",
+    "tun",
     "xdp",
     "usbmon",
 ];

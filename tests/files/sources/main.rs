@@ -1,4 +1,4 @@
-//! Sources of packets: interfaces, savefiles, FIFOs, standard input.
+//! Sources of packets: interfaces, devices, savefiles, FIFOs, standard input.
 
 mod filters;
 mod interfaces;
@@ -6,4 +6,5 @@ mod namespaces;
 mod savefiles;
 mod streams;
 mod support;
+mod tap;
 mod testdata;
