@@ -25,8 +25,8 @@
 //!   unchecked.
 //!
 //! `unsafe` occurs in [`ring`]'s map, in [`savefile`]'s map, in the signal handler that guards
-//! both, and below [`source`] and [`filter`] in the blocks of a packet socket and the calls into
-//! libpcap, and in the prefetches; nowhere else.
+//! both, and below [`source`] and [`filter`] in the blocks of a packet socket, the memory of AF_XDP and
+//! the calls into libpcap, and in the prefetches; nowhere else.
 
 pub mod bell;
 pub mod clock;

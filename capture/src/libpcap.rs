@@ -147,14 +147,19 @@ pub(crate) fn set_kernel_filter(
     program: &[Instruction],
 ) -> io::Result<Timestamp> {
     attach(socket, &[Instruction::returning(0)])?;
-    // Waits until no processor is still delivering a packet that arrived before the line above.
-    // This is the kernel's synchronize_rcu(); packets are delivered under RCU. Where it is not
-    // available (nohz_full), a packet of this very microsecond may slip through.
-    // SAFETY: no pointers.
-    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
+    wait_for_receivers();
     let now = clock::now();
     attach(socket, program)?;
     Ok(now)
+}
+
+/// Waits until no processor is still delivering a packet that arrived before this call.
+///
+/// This is the kernel's `synchronize_rcu()`; packets are delivered under RCU. Where it is not
+/// available (`nohz_full`), a packet of this very microsecond may slip through.
+pub(crate) fn wait_for_receivers() {
+    // SAFETY: no pointers.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL, 0, 0) };
 }
 
 /// The program that is attached to a socket; empty if there is none.

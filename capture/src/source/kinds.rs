@@ -9,20 +9,21 @@ use super::interface::Live;
 use super::namespace::{NamespacedInterface, PREFIX as NETNS};
 use super::network::{self, TCP, TCP_LISTEN};
 use super::stdin::Stdin;
+use super::xdp::{self, PREFIX as XDP, XdpInterface, XdpSource};
 use super::{ANY, ExternalSource, Source, SourceError, SourceOptions};
 use crate::filter::Runner;
 
 /// The written forms of sources that begin with their kind, for messages: those of this crate, and
 /// those that the program brings.
-pub const FORMS: &str = "netns:NAME/IFACE, netns:PID/IFACE, file:PATH, stream:PATH, tcp:HOST:PORT, \
-     tcp-listen:ADDR:PORT, tls:HOST:PORT, tls-listen:ADDR:PORT, remote:NAME/CAPTURE, tap:NAME, \
-     tun:NAME";
+pub const FORMS: &str = "netns:NAME/IFACE, netns:PID/IFACE, xdp:IFACE, file:PATH, stream:PATH, \
+     tcp:HOST:PORT, tcp-listen:ADDR:PORT, tls:HOST:PORT, tls-listen:ADDR:PORT, \
+     remote:NAME/CAPTURE, tap:NAME, tun:NAME";
 
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
 
 /// The source of a capture. It is written as an interface, `any` or nothing for all interfaces,
-/// `netns:NAME/IFACE`, `netns:PID/IFACE`, `file:PATH`, `file:PATH,follow`, `stream:PATH`,
+/// `netns:NAME/IFACE`, `netns:PID/IFACE`, `xdp:IFACE`, `file:PATH`, `file:PATH,follow`, `stream:PATH`,
 /// `tcp:HOST:PORT`, `tcp-listen:ADDR:PORT`, or `-`.
 ///
 /// Other code asks the methods what a source can, and does not match the variants. So a new kind is
@@ -33,6 +34,9 @@ pub enum SourceName {
     Interface(String),
     /// The same in another network namespace.
     Namespaced(NamespacedInterface),
+    /// A network interface whose packets are taken from the system through AF_XDP: its name and
+    /// options as they were written.
+    Xdp(String),
     /// A savefile.
     File(PathBuf),
     /// A savefile that another program is still writing; added packets are read as well.
@@ -63,6 +67,7 @@ impl SourceName {
             | Self::Stdin
             | Self::Tcp(_)
             | Self::TcpListen(_)
+            | Self::Xdp(_)
             | Self::External(_) => Runner::Process,
         }
     }
@@ -78,6 +83,7 @@ impl SourceName {
         Ok(match self {
             Self::Interface(name) => Box::new(Live::open(name, options)?),
             Self::Namespaced(place) => Box::new(Live::open_inside(place, options)?),
+            Self::Xdp(text) => Box::new(XdpSource::open(text, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
             Self::Stdin => Box::new(Stdin::open(options)?),
             Self::Tcp(text) => Box::new(network::connecting(text, options)?),
@@ -105,6 +111,8 @@ impl SourceName {
                     Self::TcpListen(place.to_owned())
                 } else if let Some(place) = text.strip_prefix(NETNS) {
                     Self::Namespaced(NamespacedInterface::parse(place))
+                } else if let Some(place) = text.strip_prefix(XDP) {
+                    Self::Xdp(place.to_owned())
                 } else {
                     Self::Interface(text.to_owned())
                 }
@@ -112,15 +120,21 @@ impl SourceName {
         }
     }
 
-    /// The mistake in the written form of a source that names a place in the network, for people.
+    /// The mistake in the written form of a source that names a place in the network or has
+    /// options, for people.
     #[must_use]
     pub fn mistake(&self) -> Option<String> {
-        let place = match self {
+        let error = match self {
             Self::Tcp(text) => network::far_end(text).err(),
             Self::TcpListen(text) => network::listen_address(text).err(),
+            Self::Xdp(text) => XdpInterface::parse(text).err().map(|why| self.misplaced(why)),
             _ => None,
         };
-        place.map(|error| error.to_string())
+        error.map(|error| error.to_string())
+    }
+
+    fn misplaced(&self, why: String) -> SourceError {
+        SourceError::Place { name: self.to_string(), why }
     }
 
     /// A savefile from its path, or from the path and `,follow`.
@@ -137,7 +151,7 @@ impl SourceName {
     #[must_use]
     pub const fn is_interface(&self) -> bool {
         match self {
-            Self::Interface(_) | Self::Namespaced(_) => true,
+            Self::Interface(_) | Self::Namespaced(_) | Self::Xdp(_) => true,
             Self::File(_)
             | Self::Growing(_)
             | Self::Stream(_)
@@ -157,6 +171,7 @@ impl SourceName {
             Self::Growing(_)
             | Self::Interface(_)
             | Self::Namespaced(_)
+            | Self::Xdp(_)
             | Self::Stream(_)
             | Self::Stdin
             | Self::Tcp(_)
@@ -173,6 +188,7 @@ impl SourceName {
             Self::Stdin => true,
             Self::Interface(_)
             | Self::Namespaced(_)
+            | Self::Xdp(_)
             | Self::File(_)
             | Self::Growing(_)
             | Self::Stream(_)
@@ -189,6 +205,7 @@ impl SourceName {
             Self::File(path) | Self::Growing(path) | Self::Stream(path) => Some(path),
             Self::Interface(_)
             | Self::Namespaced(_)
+            | Self::Xdp(_)
             | Self::Stdin
             | Self::Tcp(_)
             | Self::TcpListen(_)
@@ -205,6 +222,7 @@ impl SourceName {
             Self::Stream(path) => Self::Stream(change(path)),
             same @ (Self::Interface(_)
             | Self::Namespaced(_)
+            | Self::Xdp(_)
             | Self::Stdin
             | Self::Tcp(_)
             | Self::TcpListen(_)
@@ -218,6 +236,7 @@ impl SourceName {
         match self {
             Self::Interface(name) => name.clone(),
             Self::Namespaced(place) => place.interface().to_owned(),
+            Self::Xdp(text) => xdp::interface_of(text).to_owned(),
             other => {
                 let interface = other.external().and_then(|source| source.interface());
                 interface.map_or_else(|| other.to_string(), str::to_owned)
@@ -229,7 +248,7 @@ impl SourceName {
     /// that.
     #[must_use]
     pub fn interface_description(&self) -> Option<String> {
-        matches!(self, Self::Namespaced(_)).then(|| self.to_string())
+        matches!(self, Self::Namespaced(_) | Self::Xdp(_)).then(|| self.to_string())
     }
 
     /// The source of a kind that the program brings.
@@ -259,6 +278,7 @@ impl SourceName {
         let name = match self {
             Self::Interface(name) => name.clone(),
             Self::Namespaced(place) => place.default_alias(),
+            Self::Xdp(text) => xdp::interface_of(text).to_owned(),
             Self::File(path) | Self::Growing(path) | Self::Stream(path) => {
                 path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
             }
@@ -286,6 +306,7 @@ impl std::fmt::Display for SourceName {
         match self {
             Self::Interface(name) => formatter.write_str(name),
             Self::Namespaced(place) => place.fmt(formatter),
+            Self::Xdp(text) => write!(formatter, "{XDP}{text}"),
             Self::File(path) => write!(formatter, "file:{}", path.display()),
             Self::Growing(path) => write!(formatter, "file:{}{FOLLOW}", path.display()),
             Self::Stream(path) => write!(formatter, "stream:{}", path.display()),
@@ -311,6 +332,8 @@ mod tests {
             ("file:/tmp/a b.pcap", SourceName::File("/tmp/a b.pcap".into()), "a_b"),
             ("file:/tmp/a.pcap,follow", SourceName::Growing("/tmp/a.pcap".into()), "a"),
             ("file:,follow", SourceName::File(",follow".into()), "_follow"),
+            ("xdp:eth1", SourceName::Xdp("eth1".into()), "eth1"),
+            ("xdp:eth1,queues=0,2", SourceName::Xdp("eth1,queues=0,2".into()), "eth1"),
             ("stream:/run/.fifo", SourceName::Stream("/run/.fifo".into()), "_fifo"),
             ("tcp:sensor:57012", SourceName::Tcp("sensor:57012".into()), "sensor_57012"),
             ("tcp:[::1]:5", SourceName::Tcp("[::1]:5".into()), "__1_5"),

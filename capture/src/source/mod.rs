@@ -12,6 +12,7 @@ mod following;
 mod interface;
 mod kinds;
 mod link_counters;
+mod link_message;
 mod namespace;
 mod network;
 mod packet_v3;
@@ -19,6 +20,7 @@ mod patience;
 mod stdin;
 mod stream_metadata;
 mod tap;
+mod xdp;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,7 @@ pub use namespace::NamespacedInterface;
 pub use network::{Connecting, HostAndPort, Incoming, ListenAddress, Listening, Transport};
 pub use patience::ReconnectPatience;
 pub use tap::TapDevice;
+pub use xdp::{XdpError, XdpPath};
 
 use crate::filter::FilterError;
 use crate::ring::Writer;
@@ -166,10 +169,12 @@ pub enum InterfaceBackend {
     AfPacket,
     /// Through libpcap.
     Libpcap,
+    /// Through AF_XDP. It is chosen by the source, see [`SourceName::Xdp`].
+    AfXdp(XdpPath),
 }
 
 impl InterfaceBackend {
-    /// All of them, as they are written.
+    /// Those that an option can choose, as they are written.
     pub const WORDS: [&str; 2] = ["af_packet", "libpcap"];
 
     /// The backend that is written like this.
@@ -185,6 +190,7 @@ impl InterfaceBackend {
         match self {
             Self::AfPacket => af_packet,
             Self::Libpcap => libpcap,
+            Self::AfXdp(path) => path.word(),
         }
     }
 }
@@ -235,6 +241,14 @@ pub enum SourceError {
         name: String,
         /// The cause, and what to do.
         why: String,
+    },
+    /// The interface cannot be captured through AF_XDP.
+    #[error("{name}: {error}")]
+    Xdp {
+        /// The source.
+        name: String,
+        /// Why not.
+        error: XdpError,
     },
     /// libpcap refuses for another reason.
     #[error("{name}: {why}")]

@@ -34,10 +34,14 @@ pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
 }
 
 /// The reason why a source cannot be opened at present, for people.
-fn missing(source: &SourceName) -> Option<String> {
-    match source {
+fn missing(named: &SourceName) -> Option<String> {
+    match named {
         SourceName::Interface(name) => source::real_name(name).err().map(|error| error.to_string()),
         SourceName::Namespaced(place) => place.lack(),
+        SourceName::Xdp(_) => {
+            let found = source::real_name(&named.interface_name());
+            found.err().map(|error| error.to_string())
+        }
         SourceName::File(path) | SourceName::Growing(path) => {
             let error = fs::File::open(path).err()?;
             Some(format!("{}: {error}", path.display()))

@@ -111,9 +111,12 @@ impl Registry {
                 return Err(Refusal::OnlyRoot(order.interface.clone()));
             }
             SourceName::Interface(_) | SourceName::External(_) => {}
-            // The daemon may enter namespaces that are closed to the caller.
-            SourceName::Namespaced(_) if caller.uid == 0 => {}
-            SourceName::Namespaced(_) => return Err(Refusal::OnlyRoot(order.interface.clone())),
+            // The daemon may enter namespaces that are closed to the caller, and take packets from the
+            // system.
+            SourceName::Namespaced(_) | SourceName::Xdp(_) if caller.uid == 0 => {}
+            SourceName::Namespaced(_) | SourceName::Xdp(_) => {
+                return Err(Refusal::OnlyRoot(order.interface.clone()));
+            }
             // The daemon would open a path or connect with its own rights.
             SourceName::File(_)
             | SourceName::Growing(_)

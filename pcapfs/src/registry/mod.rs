@@ -70,8 +70,8 @@ pub(crate) enum Refusal {
     NotAnInterface(String),
     /// Only root may choose this source while the daemon runs.
     #[error(
-        "{0}: only root adds captures in other network namespaces and of devices (or the \
-         configuration has them)"
+        "{0}: only root adds captures in other network namespaces, of devices or through AF_XDP (or \
+         the configuration has them)"
     )]
     OnlyRoot(String),
     /// Another part of the order is not valid for any capture.

@@ -8,3 +8,4 @@ mod streams;
 mod support;
 mod tap;
 mod testdata;
+mod xdp;

@@ -38,18 +38,18 @@ pub(super) use selection::{PacketSelection, ReceivedPacket};
 
 /// The time between two reads of the interface's and the kernel's counters while packets arrive,
 /// and the maximum time from the last packet to such a read.
-const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
+pub(super) const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The length of a sleep on an idle link.
-const IDLE: Duration = Duration::from_secs(1);
+pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 /// The length of a sleep on a link that has been idle for [`IDLE_LOOKS`]. Packets, orders and the
 /// end of the interface wake at once. Other wake-ups serve only the counters, which a hundred
 /// captures would read a hundred times a second.
-const LONG_IDLE: Duration = Duration::from_secs(5);
+pub(super) const LONG_IDLE: Duration = Duration::from_secs(5);
 
 /// Checks of an idle link after which it is checked less often. The rate is measured in these.
-const IDLE_LOOKS: u32 = 3;
+pub(super) const IDLE_LOOKS: u32 = 3;
 
 /// The time between two looks whether the namespace of an interface is still the same, while
 /// packets arrive; on an idle link it is the length of a sleep.

@@ -118,6 +118,14 @@ impl QuietSocket {
         Ok(Some(Self { socket, interface: interface.map_or(0, |(_, number)| number) }))
     }
 
+    /// Has the interface receive frames for other stations too, for as long as the socket is open.
+    ///
+    /// # Errors
+    /// The errors of setsockopt(2).
+    pub(super) fn make_promiscuous(&self) -> io::Result<()> {
+        mapped::set_promiscuous(self.socket.as_fd(), self.interface)
+    }
+
     /// The link type of the packets it will receive.
     pub(super) const fn link_type(&self) -> LinkType {
         if self.interface == 0 { LinkType::LINUX_SLL2 } else { LinkType::ETHERNET }
@@ -150,6 +158,12 @@ impl QuietSocket {
         let reader =
             PacketReader { socket, interface, ring, timer, cuts: attached.cuts, down: None };
         Ok((reader, attached.is_coarse))
+    }
+}
+
+impl AsFd for QuietSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
