@@ -35,6 +35,8 @@ pub(super) struct FeedSettings {
     /// For packets, see pcap-filter(7).
     pub(super) filter: Option<String>,
     pub(super) beginning: LogBeginning,
+    /// True if bodies are published.
+    pub(super) has_bodies: bool,
     /// Maximum number of bytes of a body.
     pub(super) max_body: u64,
     pub(super) reporter: Arc<Reporter>,

@@ -182,10 +182,12 @@ impl LineFeed {
                 return None;
             }
         }
-        let bodies = if kind == EventKind::Http { self.bodies(&text).await } else { Vec::new() };
+        let has_bodies = kind == EventKind::Http && self.settings.has_bodies;
+        let bodies = if has_bodies { self.bodies(&text).await } else { Vec::new() };
         let (said, bytes): (Vec<PublishedBody>, Vec<Bytes>) = bodies.into_iter().unzip();
+        let id = self.follower.position().of_line(kind, number);
         let published = PublishedLine {
-            position: self.follower.position().of_line(kind, number),
+            position: id.clone(),
             lost: self.lost.get(&kind).copied().unwrap_or(0),
             bodies: said,
         };
@@ -195,7 +197,7 @@ impl LineFeed {
         json.extend_from_slice(text.get(1..)?);
         let frames = std::iter::once(Bytes::from(json)).chain(bytes).collect();
         let place = MessagePlace::Line(kind, number);
-        Some(Message { topic: kind.singular(), frames, place, sequence: 0 })
+        Some(Message { topic: kind.singular(), frames, place, id, sequence: 0 })
     }
 
     /// The bodies of a transaction: that of the response, even if it is empty, and that of the

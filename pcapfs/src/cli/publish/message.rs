@@ -21,6 +21,8 @@ pub(super) struct Message {
     /// After the topic: JSON, and bytes.
     pub(super) frames: Vec<Bytes>,
     pub(super) place: MessagePlace,
+    /// Different for each message; the same for a repetition.
+    pub(super) id: String,
     /// Its place among all messages, if they are distributed.
     pub(super) sequence: u64,
 }
@@ -49,8 +51,13 @@ mod tests {
     #[test]
     fn the_last_frame_has_no_other_after_it() {
         let frames = vec![Bytes::from_static(b"{}"), Bytes::new()];
-        let message =
-            Message { topic: "http", frames, place: MessagePlace::Packet(1), sequence: 0 };
+        let message = Message {
+            topic: "http",
+            frames,
+            place: MessagePlace::Packet(1),
+            id: String::new(),
+            sequence: 0,
+        };
         let mut out = BytesMut::new();
         message.append(&mut out);
         assert_eq!(out, &b"\x01\x04http\x01\x02{}\0\0"[..]);

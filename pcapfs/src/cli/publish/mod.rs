@@ -1,4 +1,5 @@
-//! `pcapfs publish`: transactions, flows and packets of a capture as messages of ZeroMQ.
+//! `pcapfs publish`: transactions, flows and packets of a capture as messages of ZeroMQ, or as lines in a
+//! stream of NATS.
 //!
 //! It is a process with the rights of its user, and a reader like any other. PUSH has one place in the
 //! capture, and PUB one for each peer. Nothing is kept here for a peer that does not read: its messages
@@ -15,6 +16,7 @@ mod endpoint;
 mod feed;
 mod line_feed;
 mod message;
+mod nats;
 mod packet_feed;
 mod peer;
 mod publishing;
@@ -24,6 +26,7 @@ mod subscription;
 mod tracker;
 mod zmtp;
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +49,7 @@ use crate::failure::Failure;
 use crate::{memory, size};
 use endpoint::Endpoint;
 use feed::FeedSettings;
+use nats::{NatsAddress, NatsSettings, StreamBounds};
 use publishing::Publishing;
 use report::Reporter;
 use zmtp::SenderType;
@@ -63,6 +67,9 @@ const MAX_BODY: &str = "1M";
 /// The largest `--max-body`: a message of each peer may be in memory twice.
 const LARGEST_BODY: u64 = 64 << 20;
 
+/// The name of this machine (proc_sys_kernel(5)).
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
 /// The word for packets in `--what`.
 const PACKETS: &str = "packets";
 
@@ -76,7 +83,7 @@ pub(super) struct Publish {
     #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     capture: String,
 
-    /// Where peers are: tcp://HOST:PORT or ipc://PATH
+    /// Where peers are: tcp://HOST:PORT or ipc://PATH of ZeroMQ, or nats://HOST[:PORT]
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
 
@@ -116,6 +123,23 @@ pub(super) struct Publish {
     /// Permission bits of the socket of ipc://
     #[arg(long, value_name = "BITS", default_value = "600", value_parser = mode)]
     mode: u32,
+
+    /// NATS: make the stream pcapfs, which keeps the lines of all hosts, if it is not there
+    #[arg(long)]
+    create_stream: bool,
+
+    /// Maximum size of the stream that is made
+    #[arg(long, value_name = "SIZE", default_value = "1G", requires = "create_stream",
+          value_parser = size::parse)]
+    max_bytes: u64,
+
+    /// Maximum age of the lines in the stream that is made, such as 12h or 7d [default: none]
+    #[arg(long, value_name = "AGE", requires = "create_stream", value_parser = nats::age)]
+    max_age: Option<Duration>,
+
+    /// NATS: name of this machine in subjects [default: the name it has]
+    #[arg(long, value_name = "NAME")]
+    host: Option<String>,
 
     /// Publish over a network in the clear, so that everybody on the way can read it
     #[arg(long)]
@@ -164,6 +188,12 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
             publish.capture
         )));
     }
+    if publish.endpoint.starts_with(nats::SCHEME) {
+        return run_nats(publish, daemon);
+    }
+    if publish.create_stream || publish.host.is_some() {
+        return Err(wrong("--create-stream, --host", "are for nats://".to_owned()));
+    }
     let endpoint =
         Endpoint::read(&publish.endpoint, !publish.connect).map_err(Failure::Argument)?;
     endpoint.check_privacy(publish.insecure)?;
@@ -190,13 +220,7 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
     let settings = settings(publish, daemon, from, Arc::clone(&reporter))?;
     memory::keep_freed();
     let done = client::run(async {
-        let mut signals = TransferSignals::new()?;
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            signals.any().await;
-            // Fails only after the end.
-            let _ = stop.send(true);
-        });
+        let stopping = stopping()?;
         let settings = checked(settings).await?;
         let publishing = Publishing::new(endpoint, sender, publish.mode, settings, stopping);
         if publish.connect {
@@ -209,6 +233,54 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
         reporter.end();
     }
     done
+}
+
+/// `pcapfs publish` to a server of NATS.
+fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
+    let server = NatsAddress::read(&publish.endpoint).map_err(Failure::Argument)?;
+    if !server.is_private() && !publish.insecure {
+        return Err(Failure::Argument(format!(
+            "{server}: everybody on the way there could read the lines, and there is no TLS here; use \
+             a server of this machine (and a leaf node, or ssh -L), or add --insecure"
+        )));
+    }
+    if publish.what.split(',').any(|word| word.trim() == PACKETS) {
+        return Err(Failure::Argument(
+            "--what packets: packets and bodies stay on their machine; publish lines over NATS"
+                .to_owned(),
+        ));
+    }
+    let host = match &publish.host {
+        Some(host) => host.clone(),
+        None => fs::read_to_string(HOST_NAME).map_err(Failure::System)?.trim().to_owned(),
+    };
+    let bounds = StreamBounds { max_bytes: publish.max_bytes, max_age: publish.max_age };
+    let nats = NatsSettings { server, host, created: publish.create_stream.then_some(bounds) };
+    let from = publish.from.unwrap_or(PublishFrom::Saved);
+    let saved = SavedPositions::open(&path(publish, daemon)?)?;
+    let reporter = Arc::new(Reporter::new(publish.json, &publish.capture));
+    let settings = settings(publish, daemon, from, Arc::clone(&reporter))?;
+    let done = client::run(async {
+        let stopping = stopping()?;
+        let settings = checked(FeedSettings { has_bodies: false, ..settings }).await?;
+        nats::publish(&nats, &settings, saved, from == PublishFrom::Saved, stopping).await
+    });
+    if done.is_ok() {
+        reporter.end();
+    }
+    done
+}
+
+/// True once a signal has come.
+fn stopping() -> Result<watch::Receiver<bool>, Failure> {
+    let mut signals = TransferSignals::new()?;
+    let (stop, stopping) = watch::channel(false);
+    tokio::spawn(async move {
+        signals.any().await;
+        // Fails only after the end.
+        let _ = stop.send(true);
+    });
+    Ok(stopping)
 }
 
 fn settings(
@@ -249,6 +321,7 @@ fn settings(
             PublishFrom::Oldest => LogBeginning::Oldest,
             PublishFrom::Saved | PublishFrom::Now => LogBeginning::Now,
         },
+        has_bodies: true,
         max_body: publish.max_body,
         reporter,
     })
@@ -274,10 +347,14 @@ fn path(publish: &Publish, daemon: &DaemonSocket) -> Result<PathBuf, Failure> {
         return Ok(path.clone());
     }
     let socket = daemon.shown_path();
+    // Without a secret in it.
+    let server = NatsAddress::read(&publish.endpoint).ok();
+    let server = server.filter(|_| publish.endpoint.starts_with(nats::SCHEME));
+    let endpoint = server.map_or_else(|| publish.endpoint.clone(), |server| server.to_string());
     let words = [
         socket.as_str(),
         &publish.capture,
-        &publish.endpoint,
+        &endpoint,
         &publish.what,
         publish.filter.as_deref().unwrap_or_default(),
         publish.matching.as_deref().unwrap_or_default(),

@@ -256,7 +256,13 @@ impl PacketFeed {
         let mut json = Vec::with_capacity(256);
         protocol::json::append(&mut json, &line);
         let frames = vec![Bytes::from(json), Bytes::copy_from_slice(record.data)];
-        Message { topic: "packet", frames, place: MessagePlace::Packet(number), sequence: 0 }
+        Message {
+            topic: "packet",
+            frames,
+            place: MessagePlace::Packet(number),
+            id: String::new(),
+            sequence: 0,
+        }
     }
 
     async fn hand(&self, item: FeedItem) -> Result<(), Over> {

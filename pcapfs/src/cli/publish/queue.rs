@@ -76,7 +76,13 @@ mod tests {
 
     fn message(length: usize) -> Message {
         let frames = vec![Bytes::from(vec![0; length])];
-        Message { topic: "packet", frames, place: MessagePlace::Packet(1), sequence: 0 }
+        Message {
+            topic: "packet",
+            frames,
+            place: MessagePlace::Packet(1),
+            id: String::new(),
+            sequence: 0,
+        }
     }
 
     #[test]

@@ -122,7 +122,13 @@ mod tests {
     use crate::cli::publish::message::Message;
 
     fn message(place: MessagePlace) -> FeedItem {
-        FeedItem::Message(Message { topic: "packet", frames: Vec::new(), place, sequence: 0 })
+        FeedItem::Message(Message {
+            topic: "packet",
+            frames: Vec::new(),
+            place,
+            id: String::new(),
+            sequence: 0,
+        })
     }
 
     fn packet(number: u64) -> FeedItem {

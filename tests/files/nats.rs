@@ -1,0 +1,268 @@
+//! `pcapfs publish nats://`: the real server, killed and replaced, and every line once in its stream.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use pcapfs_tests::conversation::records;
+use pcapfs_tests::{
+    ALIAS, Client, Conversation, Daemon, Fed, Running, Server, loopback_address, python, run,
+    schema, skip_unless, tool, wait_for, wait_until,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Prints the messages of a stream: subject and data, a line for each. Its arguments: host, token or
+/// nothing.
+const READER: &str = r#"
+import base64, json, socket, sys
+connection = socket.create_connection((sys.argv[1], 4222))
+stream = connection.makefile("rwb")
+stream.readline()
+options = {"verbose": False, "auth_token": sys.argv[2]} if sys.argv[2] else {"verbose": False}
+stream.write(b"CONNECT " + json.dumps(options).encode() + b"\r\nSUB answer 1\r\n")
+def ask(subject, question):
+    body = json.dumps(question).encode()
+    stream.write(b"PUB $JS.API." + subject + b" answer %d\r\n%s\r\n" % (len(body), body))
+    stream.flush()
+    while True:
+        line = stream.readline()
+        if line.startswith(b"PING"):
+            stream.write(b"PONG\r\n"); stream.flush()
+        if line.startswith(b"MSG"):
+            return json.loads(stream.read(int(line.split()[-1]) + 2))
+info = ask(b"STREAM.INFO.pcapfs", {})
+for number in range(info["state"]["first_seq"], info["state"]["last_seq"] + 1) if "state" in info else []:
+    message = ask(b"STREAM.MSG.GET.pcapfs", {"seq": number})["message"]
+    print(message["subject"], base64.b64decode(message["data"]).decode().strip())
+"#;
+
+/// A server with JetStream, at an address of its own.
+struct Nats {
+    address: Ipv4Addr,
+    store: TempDir,
+    options: Vec<String>,
+    process: Option<Running>,
+}
+
+impl Nats {
+    #[track_caller]
+    fn start(options: &[&str]) -> Self {
+        let store = tempfile::tempdir().expect("a folder for the test can be made");
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut server = Self { address: loopback_address(), store, options, process: None };
+        server.run();
+        server
+    }
+
+    /// Starts the server, which keeps what it had.
+    #[track_caller]
+    fn run(&mut self) {
+        let mut command = tool("nats-server");
+        command.args(["-js", "-a", &self.address.to_string(), "-p", "4222", "-sd"]);
+        let process = Running::spawn(command.arg(self.store.path()).args(&self.options));
+        wait_until("the server is ready", 20, || process.stderr().contains("Server is ready"));
+        self.process = Some(process);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.signal(Signal::SIGKILL);
+            process.wait(10);
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("nats://{}", self.address)
+    }
+
+    /// Subjects and lines in the stream.
+    #[track_caller]
+    fn lines(&self, token: &str) -> Vec<(String, Value)> {
+        let mut reader = python(READER);
+        let output = run(reader.args([&self.address.to_string(), token]), 30).success();
+        let lines = output.text().lines().map(|line| {
+            let (subject, data) = line.split_once(' ').expect("a subject and data");
+            (subject.to_owned(), serde_json::from_str(data).expect("data is JSON"))
+        });
+        lines.collect()
+    }
+
+    /// The targets of the transactions in the stream.
+    #[track_caller]
+    fn targets(&self, token: &str) -> Vec<String> {
+        let lines = self.lines(token).into_iter().filter(|(subject, _)| subject.ends_with(".http"));
+        lines.map(|(_, line)| line["target"].as_str().expect("a target").to_owned()).collect()
+    }
+}
+
+fn publish(daemon: &Daemon, state: &Path, url: &str, options: &[&str]) -> Command {
+    let mut command = daemon.command(["publish", ALIAS, url, "--json", "--host", "hall.example"]);
+    command.arg("--state").arg(state).args(options);
+    command
+}
+
+fn reports(process: &Running) -> Vec<Value> {
+    let text = String::from_utf8(process.stdout()).expect("JSON is text");
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+/// Waits for a report whose reason has this part.
+#[track_caller]
+fn wait_report(process: &Running, event: &str, part: &str) -> Value {
+    wait_for(&format!("a report {event} with {part:?}; {}", process.stderr()), 20, || {
+        reports(process)
+            .into_iter()
+            .find(|report| report["event"] == event && report.to_string().contains(part))
+    })
+}
+
+#[track_caller]
+fn end(process: &mut Running) -> Value {
+    process.signal(Signal::SIGTERM);
+    let status = process.wait(10);
+    assert!(status.success(), "{status}: {}", process.stderr());
+    reports(process).pop().expect("sums")
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder for the test can be made");
+    let path = folder.path().join("state.json");
+    (folder, path)
+}
+
+#[track_caller]
+fn wait_begun(state: &Path) {
+    wait_until("the publisher has a place", 20, || {
+        let text = fs::read_to_string(state).unwrap_or_default();
+        let places: Value = serde_json::from_str(&text).unwrap_or_default();
+        places["captures"][ALIAS]["lines"]["http"].is_u64()
+    });
+}
+
+fn exchange(port: u16, header: &str) -> Vec<u8> {
+    let mut talk = Conversation::tcp(&format!("10.0.0.1:{port}"), "10.0.0.2:80");
+    let request = format!("GET /{port} HTTP/1.1\r\nHost: a.example\r\nX: {header}\r\n\r\n");
+    let response = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
+    talk.open().says(Client, request.as_bytes()).says(Server, response).close(Client);
+    records(&talk.packets)
+}
+
+fn expected(ports: std::ops::RangeInclusive<u16>) -> Vec<String> {
+    ports.map(|port| format!("/{port}")).collect()
+}
+
+#[test]
+fn each_line_is_once_in_the_stream_whatever_is_killed() {
+    skip_unless!(mount, "nats-server", "python3");
+    let mut fed = Fed::start();
+    let mut server = Nats::start(&[]);
+    let (_folder, state) = place();
+    let options =
+        ["--what", "http,flows", "--create-stream", "--max-bytes", "64M", "--max-age", "1h"];
+    let start = || Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &options));
+    let mut publisher = start();
+    wait_begun(&state);
+    for port in 1..=30 {
+        fed.feed.write(&exchange(port, ""));
+    }
+    wait_until("the first part is there", 30, || server.targets("").len() == 30);
+    // The publisher is killed: what it sends again has an id that the server knows.
+    publisher.signal(Signal::SIGKILL);
+    publisher.wait(10);
+    for port in 31..=60 {
+        fed.feed.write(&exchange(port, ""));
+    }
+    let mut publisher = start();
+    wait_until("the second part is there", 30, || server.targets("").len() >= 60);
+    // The server is killed.
+    server.kill();
+    wait_report(&publisher, "waiting", "");
+    for port in 61..=90 {
+        fed.feed.write(&exchange(port, ""));
+    }
+    server.run();
+    wait_until("the third part is there", 30, || server.targets("").len() >= 90);
+    assert_eq!(server.targets(""), expected(1..=90), "each once and in order");
+    let lines = server.lines("");
+    assert!(lines.iter().any(|(subject, _)| subject == "pcapfs.hall%2Eexample.web.flows"));
+    let (subject, line) = lines.iter().find(|(subject, _)| subject.ends_with("http")).unwrap();
+    assert_eq!(subject, "pcapfs.hall%2Eexample.web.http");
+    let mut line = line.as_object().expect("an object").clone();
+    assert_eq!(
+        line.remove("published").expect("what is published")["bodies"],
+        Value::Array(vec![])
+    );
+    schema::check("http", &Value::Object(line));
+    let sums = end(&mut publisher);
+    assert_eq!(sums["lost"], 0, "{sums}");
+    // The run after goes on, and sends nothing again.
+    let mut publisher = Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &options));
+    fed.feed.write(&exchange(91, ""));
+    wait_until("the next one is there", 30, || server.targets("").len() > 90);
+    assert_eq!(server.targets(""), expected(1..=91));
+    let sums = end(&mut publisher);
+    assert!(sums["messages"].as_u64().unwrap() <= 8, "{sums}");
+}
+
+#[test]
+fn lines_wait_for_a_stream_and_long_ones_are_counted() {
+    skip_unless!(mount, "nats-server", "python3");
+    let mut fed = Fed::start();
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = folder.path().join("nats.conf");
+    fs::write(&configuration, "max_payload: 8192\n").unwrap();
+    let server = Nats::start(&["-c", configuration.to_str().unwrap()]);
+    let (_folder, state) = place();
+    let mut waiting = Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &[]));
+    wait_begun(&state);
+    fed.feed.write(&exchange(1, ""));
+    wait_report(&waiting, "waiting", "no stream takes the lines");
+    end(&mut waiting);
+    let mut publisher =
+        Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &["--create-stream"]));
+    fed.feed.write(&exchange(2, &"x".repeat(8192)));
+    fed.feed.write(&exchange(3, ""));
+    wait_until("all are there", 30, || server.targets("").len() >= 2);
+    assert_eq!(server.targets(""), ["/1", "/3"]);
+    wait_report(&publisher, "lost", "max_payload");
+    let sums = end(&mut publisher);
+    assert_eq!((&sums["messages"], &sums["lost"]), (&2.into(), &1.into()), "{sums}");
+}
+
+#[test]
+fn credentials_are_shown_to_the_server_and_to_nobody_else() {
+    skip_unless!(mount, "nats-server", "python3");
+    let mut fed = Fed::start();
+    let server = Nats::start(&["--auth", "s3cret"]);
+    let (_folder, state) = place();
+    let url = |token: &str| format!("nats://{token}@{}:4222", server.address);
+    let mut refused = Running::spawn(&mut publish(&fed.daemon, &state, &url("wrong"), &[]));
+    let report = wait_report(&refused, "waiting", "uthorization");
+    assert!(!report.to_string().contains("wrong"), "{report}");
+    end(&mut refused);
+    let mut publisher =
+        Running::spawn(&mut publish(&fed.daemon, &state, &url("s3cret"), &["--create-stream"]));
+    wait_begun(&state);
+    fed.feed.write(&exchange(1, ""));
+    wait_until("it is there", 30, || server.targets("s3cret").len() == 1);
+    end(&mut publisher);
+    let said = String::from_utf8(publisher.stdout()).unwrap();
+    assert!(!said.contains("s3cret"), "{said}");
+    for (words, parts) in [
+        (&["web", "nats://hall"][..], &["--insecure", "TLS"][..]),
+        (&["web", "nats://127.0.0.1", "--what", "packets"], &["packets"]),
+        (&["web", "nats://127.0.0.1:x"], &["nats://127.0.0.1:x"]),
+        (&["web", "ipc:///x", "--create-stream"], &["nats://"]),
+        (&["web", "nats://127.0.0.1", "--create-stream", "--max-age", "7"], &["'7' is no age"]),
+    ] {
+        let finished = run(fed.daemon.command(["publish"]).args(words), 10);
+        assert_eq!(finished.status.code(), Some(2), "{words:?}: {}", finished.stderr);
+        for part in parts {
+            assert!(finished.stderr.contains(part), "{part:?} is not in {}", finished.stderr);
+        }
+    }
+}
