@@ -34,6 +34,7 @@ pub mod cursor;
 pub mod filter;
 pub mod flow;
 pub mod hole;
+pub mod injection;
 mod libpcap;
 pub mod own_transport;
 pub mod pipeline;

@@ -33,6 +33,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         is_default_ring: false,
         kernel_buffer: None,
         backend: capture::source::InterfaceBackend::default(),
+        inject_speed: capture::injection::InjectSpeed::default(),
         export_keys: true,
         ring_dir: directory.to_owned(),
         flows: capture::flow::FlowOptions::default(),

@@ -55,10 +55,10 @@ const USAGE: &str = "\
 Usage: mount.pcapfs SPEC DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]
 
 Mounts a live packet capture on DIR. mount(8) runs this for `mount -t pcapfs`.
-SPEC is an interface, `any`, file:PATH, stream:PATH, tcp:HOST:PORT or tcp-listen:ADDR:PORT;
-`none` with config=FILE.
-Options: alias=, filter=, ring=, ring_dir=, kernel_buffer=, snaplen=, group=, mode=, config=,
-socket=, state=, user= (of the daemon), and those of mount(8).
+SPEC is an interface, `any`, file:PATH, stream:PATH, tap:NAME, tun:NAME, tcp:HOST:PORT or
+tcp-listen:ADDR:PORT; `none` with config=FILE.
+Options: alias=, filter=, ring=, ring_dir=, kernel_buffer=, inject_speed=, snaplen=, group=, mode=,
+config=, socket=, state=, user= (of the daemon), and those of mount(8).
 See mount.pcapfs(8).
 ";
 

@@ -103,6 +103,8 @@ pub(crate) enum DaemonOptions {
     RingDir,
     /// Bytes of the kernel's buffer.
     KernelBuffer,
+    /// How fast frames are injected.
+    InjectSpeed,
     /// Maximum number of bytes kept of a packet.
     Snaplen,
     /// User the daemon runs as.
@@ -131,6 +133,7 @@ impl MountOption {
             ("ring", _) => Meaning::Own(DaemonOptions::Ring),
             ("ring_dir", _) => Meaning::Own(DaemonOptions::RingDir),
             ("kernel_buffer", _) => Meaning::Own(DaemonOptions::KernelBuffer),
+            ("inject_speed", _) => Meaning::Own(DaemonOptions::InjectSpeed),
             ("snaplen", _) => Meaning::Own(DaemonOptions::Snaplen),
             ("user", true) => Meaning::Own(DaemonOptions::User),
             ("group", true) => Meaning::Own(DaemonOptions::Group),

@@ -43,6 +43,7 @@ pub(crate) struct MountPlan {
     ring: Option<String>,
     /// Bytes of the kernel's buffer, in the same form.
     kernel_buffer: Option<String>,
+    inject_speed: Option<String>,
     /// Directory of the ring file.
     pub(crate) ring_dir: Option<PathBuf>,
     /// Maximum number of bytes kept of a packet.
@@ -253,6 +254,7 @@ impl CommandLine {
             spec,
             ring: chosen.ring,
             kernel_buffer: chosen.kernel_buffer,
+            inject_speed: chosen.inject_speed,
             ring_dir: chosen.ring_dir,
             snaplen: chosen.snaplen,
             group: chosen.group,
@@ -277,6 +279,7 @@ struct ChosenOptions {
     filter: Option<String>,
     ring: Option<String>,
     kernel_buffer: Option<String>,
+    inject_speed: Option<String>,
     ring_dir: Option<PathBuf>,
     snaplen: Option<u32>,
     group: Option<String>,
@@ -312,6 +315,8 @@ impl ChosenOptions {
             DaemonOptions::KernelBuffer => {
                 self.kernel_buffer = Some(size("kernel_buffer", needed("kernel_buffer")?)?);
             }
+            // The daemon knows which speeds there are.
+            DaemonOptions::InjectSpeed => self.inject_speed = Some(needed("inject_speed")?),
             DaemonOptions::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
             DaemonOptions::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
             DaemonOptions::User => self.user = Some(needed("user")?),
@@ -395,6 +400,7 @@ impl MountPlan {
             ("--ring", text(&self.ring)),
             ("--ring-dir", path(&self.ring_dir)),
             ("--kernel-buffer", text(&self.kernel_buffer)),
+            ("--inject-speed", text(&self.inject_speed)),
             ("--snaplen", self.snaplen.map(|snaplen| snaplen.to_string().into())),
             ("--group", text(&self.group)),
             ("--mode", text(&self.mode)),

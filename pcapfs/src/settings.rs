@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use capture::flow;
+use capture::injection::InjectSpeed;
 use capture::pipeline::{
     LARGEST_KERNEL_BUFFER, SMALLEST_KERNEL_BUFFER, Spec, default_kernel_buffer,
 };
@@ -44,6 +45,8 @@ pub(crate) struct CaptureSettings {
     pub(crate) kernel_buffer: Option<u64>,
     /// How packets of interfaces are received.
     pub(crate) backend: InterfaceBackend,
+    /// How fast the gaps between injected frames pass.
+    pub(crate) inject_speed: InjectSpeed,
     /// Serve the decryption secrets of pcapng sources.
     pub(crate) export_keys: bool,
     pub(crate) flows: flow::FlowOptions,
@@ -80,6 +83,7 @@ impl Default for CaptureSettings {
             ring: None,
             kernel_buffer: None,
             backend: InterfaceBackend::default(),
+            inject_speed: InjectSpeed::default(),
             export_keys: true,
             flows: flow::FlowOptions::default(),
             permissions: default_permissions(),
@@ -113,6 +117,7 @@ impl CaptureSettings {
             ring_dir: ring_dir.to_owned(),
             kernel_buffer: self.kernel_buffer,
             backend: self.backend,
+            inject_speed: self.inject_speed,
             export_keys: self.export_keys,
             flows: self.flows,
         }

@@ -22,6 +22,7 @@ pub use rate::Rate;
 use crate::clock;
 use crate::filter::Filter;
 use crate::flow::{self, Flows};
+use crate::injection::{InjectSpeed, Injection};
 use crate::own_transport::{OwnTransport, OwnTuple};
 use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingNumber, RingOptions};
 use crate::savefile::{Probe, Savefile, SavefileOpenError};
@@ -73,6 +74,8 @@ pub struct Spec {
     pub kernel_buffer: Option<u64>,
     /// How packets of an interface are received.
     pub backend: InterfaceBackend,
+    /// How fast the gaps between injected frames pass.
+    pub inject_speed: InjectSpeed,
     /// Serve the decryption secrets in a pcapng savefile or stream.
     pub export_keys: bool,
     /// How packets are grouped into flows.
@@ -99,7 +102,10 @@ impl Spec {
     }
 
     /// Opens the source, which must not be a savefile.
-    fn open_source(&self) -> Result<Box<dyn Source>, SourceError> {
+    fn open_source(
+        &self,
+        injection: Option<&Arc<Injection>>,
+    ) -> Result<Box<dyn Source>, SourceError> {
         self.source.open(&source::SourceOptions {
             filter: self.expression(),
             snaplen: self.snaplen,
@@ -107,6 +113,7 @@ impl Spec {
             kernel_buffer: self.kernel_buffer(),
             backend: self.backend,
             export_keys: self.export_keys,
+            injection,
         })
     }
 
@@ -226,6 +233,8 @@ struct SharedPipeline {
     interruptions: Mutex<VecDeque<Interruption>>,
     /// Of the source that was opened last.
     backend: Mutex<Option<InterfaceBackend>>,
+    /// Frames on their way to the source; `None` if it takes none.
+    injection: Option<Arc<Injection>>,
     rate: RateMeter,
 }
 
@@ -306,14 +315,16 @@ impl Capture {
         });
         let savefile = Arc::new(savefile);
         let kind = CaptureKind::Savefile(Arc::clone(&savefile));
-        let capture = Self::assemble(spec, savefile, kind, CaptureState::Running)?;
+        let capture = Self::assemble(spec, savefile, kind, (CaptureState::Running, None))?;
         capture.start()?;
         Ok(NewCapture { capture, recovered: 0, damage: None })
     }
 
     fn of_ring(spec: Spec, patience: Patience) -> Result<NewCapture, CaptureError> {
         let opening = clock::now();
-        let (source, lack) = match spec.open_source() {
+        let takes_frames = spec.source.external().is_some_and(|source| source.takes_frames());
+        let injection = takes_frames.then(|| Injection::new(spec.inject_speed)).transpose()?;
+        let (source, lack) = match spec.open_source(injection.as_ref()) {
             Ok(source) => (Some(source), None),
             Err(lack @ (SourceError::NoInterface { .. } | SourceError::NoNamespace { .. }))
                 if patience == Patience::ForInterface =>
@@ -354,7 +365,7 @@ impl Capture {
         let state = if link_type.is_some() { CaptureState::Running } else { CaptureState::Pending };
         populate::populate(&ring);
         let kind = CaptureKind::Ring(Arc::clone(&ring));
-        let capture = Self::assemble(spec, ring, kind, state)?;
+        let capture = Self::assemble(spec, ring, kind, (state, injection))?;
         let mut worker = Worker::idle(writer, source);
         match lack {
             None => worker.start_at(opening, &capture.spec, &capture.shared)?,
@@ -368,7 +379,7 @@ impl Capture {
         spec: Spec,
         store: Arc<dyn Store>,
         kind: CaptureKind,
-        state: CaptureState,
+        (state, injection): (CaptureState, Option<Arc<Injection>>),
     ) -> Result<Arc<Self>, CaptureError> {
         let condition = Mutex::new(Condition { state, error: None });
         let flows = Arc::new(Flows::start(&spec.alias, Arc::clone(&store), spec.flows)?);
@@ -382,6 +393,7 @@ impl Capture {
                 condition,
                 interruptions: Mutex::default(),
                 backend: Mutex::default(),
+                injection,
                 rate: RateMeter::default(),
             }),
             started: clock::now(),
@@ -451,6 +463,12 @@ impl Capture {
     #[must_use]
     pub fn backend(&self) -> Option<InterfaceBackend> {
         *self.shared.backend.lock()
+    }
+
+    /// Takes frames for its interface; `None` if its source takes none.
+    #[must_use]
+    pub fn injection(&self) -> Option<&Arc<Injection>> {
+        self.shared.injection.as_ref()
     }
 
     /// The connections of this process whose packets the capture leaves out: none unless it is one

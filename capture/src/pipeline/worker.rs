@@ -111,7 +111,7 @@ impl Worker {
         let Self::Idle { writer, source } = self else { return Ok(()) };
         let source = match source.take() {
             Some(source) => source,
-            None => spec.open_source()?,
+            None => spec.open_source(shared.injection.as_ref())?,
         };
         if let (Some(sent), Some(held)) = (source.link_type(), writer.ring().header())
             && sent != held.link_type
@@ -121,6 +121,9 @@ impl Worker {
         }
         writer.source_found(now);
         writer.set_ended(false);
+        if let Some(injection) = &shared.injection {
+            injection.resume();
+        }
         let known = source.is_ready() && writer.ring().header().is_some();
         shared.set(if known { CaptureState::Running } else { CaptureState::Pending }, None);
         Ok(self.spawn(Some(source), spec, shared)?)
@@ -346,7 +349,7 @@ impl Filling {
             }
             self.control.clear_if_ordered(|| writer.clear());
             let opening = clock::now();
-            match self.spec.open_source() {
+            match self.spec.open_source(self.shared.injection.as_ref()) {
                 Ok(source) => {
                     // The first source sets the link type of the ring.
                     let sent = source.link_type();

@@ -74,6 +74,8 @@ pub struct StreamReader {
     offset: u64,
     format: StreamFormat,
     failed: Option<Malformed>,
+    /// Offset in the stream of the record or block of the last event.
+    last: u64,
     /// The part of the last event that had to be converted.
     made: Vec<u8>,
 }
@@ -162,6 +164,7 @@ impl StreamReader {
             offset: 0,
             format: StreamFormat::Unknown,
             failed: None,
+            last: 0,
             made: Vec::new(),
         }
     }
@@ -226,6 +229,7 @@ impl StreamReader {
                     self.take(len);
                 }
                 StreamStep::Found { len, found } => {
+                    self.last = self.record_offset();
                     let taken = self.take(len);
                     return Ok(Some(self.found(found, taken)));
                 }
@@ -264,6 +268,12 @@ impl StreamReader {
                 })
             }
         }
+    }
+
+    /// Offset in the stream of the record or block that the last event was made of.
+    #[must_use]
+    pub const fn event_offset(&self) -> u64 {
+        self.last
     }
 
     /// Returns `true` if it is known to be a pcapng stream.

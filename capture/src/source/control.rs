@@ -4,10 +4,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
 
 /// Orders to a running source, from any thread.
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl SourceControl {
     }
 
     /// Waits until an order has come, or `timeout` is over. Returns true after an order.
-    pub fn wait(&self, timeout: std::time::Duration) -> bool {
+    pub fn wait(&self, timeout: Duration) -> bool {
         let mut fds = [PollFd::new(self.wake_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         // An interrupted or failed wait only means that the caller looks too early.
@@ -111,7 +112,7 @@ impl SourceControl {
 
     /// For the source's thread, between two attempts: waits this long, or until it must stop. Other
     /// orders end the wait too. Returns false if it must stop.
-    pub fn sleep(&self, time: std::time::Duration) -> bool {
+    pub fn sleep(&self, time: Duration) -> bool {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -125,6 +126,18 @@ impl SourceControl {
     /// is over.
     pub(super) fn wait_for(&self, source: BorrowedFd<'_>, timeout: PollTimeout) {
         self.wait_until_ready(source, PollFlags::POLLIN, timeout);
+    }
+
+    /// For the source's thread: waits until one of two descriptors is readable, an order has come, or
+    /// `timeout` is over, which counts to the nanosecond.
+    pub(super) fn wait_for_either(&self, sources: [BorrowedFd<'_>; 2], timeout: Duration) {
+        let [first, second] = sources.map(|source| PollFd::new(source, PollFlags::POLLIN));
+        let mut fds = [first, second, PollFd::new(self.wake_fd(), PollFlags::POLLIN)];
+        // An interrupted or failed wait only means that the caller looks too early.
+        let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
+        if fds.iter().skip(2).any(|fd| fd.any().unwrap_or(false)) {
+            self.acknowledge();
+        }
     }
 
     /// For the source's thread: waits until `source` has one of these events, an order has come, or

@@ -33,6 +33,11 @@ pub trait SourceOpener: std::fmt::Debug + Send + Sync {
         None
     }
 
+    /// Returns `true` if frames can be injected into it, see [`Injection`](crate::injection::Injection).
+    fn takes_frames(&self) -> bool {
+        false
+    }
+
     /// Returns `true` if opening the source changes something on this machine, so that only root
     /// may order it.
     fn is_for_root(&self) -> bool {

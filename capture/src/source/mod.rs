@@ -24,6 +24,7 @@ mod xdp;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use protocol::linktype::LinkType;
 
@@ -39,6 +40,7 @@ pub use tap::TapDevice;
 pub use xdp::{XdpError, XdpPath};
 
 use crate::filter::FilterError;
+use crate::injection::Injection;
 use crate::ring::Writer;
 
 /// The name under which all interfaces are captured at once.
@@ -158,6 +160,8 @@ pub struct SourceOptions<'a> {
     pub backend: InterfaceBackend,
     /// Keep the decryption secrets in a pcapng stream.
     pub export_keys: bool,
+    /// Frames to hand to the kernel, for a source that takes some.
+    pub injection: Option<&'a Arc<Injection>>,
 }
 
 /// How packets of an interface are received.

@@ -32,11 +32,17 @@ fn the_least_there_can_be() {
 
 #[test]
 fn as_mount_8_calls_it() {
-    let options = "rw,alias=web,filter=tcp port 80,ring=256M,kernel_buffer=4M,snaplen=128,_netdev,nofail,user";
+    let options = "rw,alias=web,filter=tcp port 80,ring=256M,kernel_buffer=4M,inject_speed=max,snaplen=128,_netdev,nofail,user";
     let arguments = ["eth0", "/captures", "-s", "-n", "-v", "-o", options];
     assert_eq!(
         daemon(&arguments),
-        ["--capture=web=eth0 tcp port 80", "--ring=256M", "--kernel-buffer=4M", "--snaplen=128"]
+        [
+            "--capture=web=eth0 tcp port 80",
+            "--ring=256M",
+            "--kernel-buffer=4M",
+            "--inject-speed=max",
+            "--snaplen=128"
+        ]
     );
     assert!(plan(&arguments).verbose);
     assert!(!plan(&arguments).fake);

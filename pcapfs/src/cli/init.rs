@@ -1,5 +1,6 @@
 //! `pcapfs init`: adds a capture to a tree that is mounted.
 
+use capture::injection::InjectSpeed;
 use capture::pipeline::is_alias;
 use capture::source::InterfaceBackend;
 use clap::Args;
@@ -8,7 +9,7 @@ use clap_complete::engine::ArgValueCandidates;
 use super::client::{self, DaemonSocket};
 use crate::candidates;
 use crate::control::messages::InitRequest;
-use crate::daemon::options::{backend, kernel_buffer, mode, number};
+use crate::daemon::options::{backend, inject_speed, kernel_buffer, mode, number};
 use crate::failure::Failure;
 use crate::output;
 use crate::sources;
@@ -46,6 +47,11 @@ pub(super) struct Init {
     /// [default: as the daemon's --backend]
     #[arg(long, value_name = "BACKEND", value_parser = backend())]
     pub(super) backend: Option<InterfaceBackend>,
+
+    /// How fast frames that are injected into a tap or tun device go: a factor of their original
+    /// speed, or max [default: as the daemon's --inject-speed]
+    #[arg(long, value_name = "SPEED", value_parser = inject_speed, allow_negative_numbers = true)]
+    pub(super) inject_speed: Option<InjectSpeed>,
 
     /// Maximum number of bytes to keep of one packet [default: as the daemon's --snaplen]
     #[arg(long, value_name = "BYTES", value_parser = |text: &str| number(text, 1..=262_144),
@@ -95,6 +101,7 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
         promiscuous: init.no_promiscuous.then_some(false),
         kernel_buffer: init.kernel_buffer,
         backend: init.backend.map(|backend| backend.word().to_owned()),
+        inject_speed: init.inject_speed.map(|speed| speed.to_string()),
     };
     let answer = client::with(daemon, |mut client| async move {
         client.init(request).await.map_err(client::failure)

@@ -249,6 +249,9 @@ impl ConfigurationReader<'_> {
             }
             settings.kernel_buffer = Some(given);
         }
+        if let Some(speed) = &raw.inject_speed {
+            settings.inject_speed = speed.get_ref().0;
+        }
         if let Some(backend) = &raw.backend {
             settings.backend = backend.get_ref().0;
         }

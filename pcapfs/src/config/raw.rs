@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::values::{BackendWord, Mode, OverlapWord, PrecisionWord, Size, UrgentWord, UserOrGroup};
+use super::values::{
+    BackendWord, Mode, OverlapWord, PrecisionWord, Size, SpeedWord, UrgentWord, UserOrGroup,
+};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +61,7 @@ pub(super) struct DefaultsTable {
     pub(super) ring: Option<Spanned<Size>>,
     pub(super) kernel_buffer: Option<Spanned<Size>>,
     pub(super) backend: Option<Spanned<BackendWord>>,
+    pub(super) inject_speed: Option<Spanned<SpeedWord>>,
     pub(super) export_keys: Option<Spanned<bool>>,
     pub(super) precision: Option<Spanned<PrecisionWord>>,
     pub(super) owner: Option<Spanned<UserOrGroup>>,
@@ -89,6 +92,7 @@ pub(super) struct CaptureTable {
     ring: Option<Spanned<Size>>,
     kernel_buffer: Option<Spanned<Size>>,
     backend: Option<Spanned<BackendWord>>,
+    inject_speed: Option<Spanned<SpeedWord>>,
     export_keys: Option<Spanned<bool>>,
     precision: Option<Spanned<PrecisionWord>>,
     owner: Option<Spanned<UserOrGroup>>,
@@ -112,6 +116,7 @@ impl CaptureTable {
             ring: one.ring,
             kernel_buffer: one.kernel_buffer,
             backend: one.backend,
+            inject_speed: one.inject_speed,
             export_keys: one.export_keys,
             precision: one.precision,
             owner: one.owner,
@@ -135,7 +140,7 @@ mod tests {
     fn a_capture_can_set_all_that_has_a_default() {
         // Here a key of `DefaultsTable` that `CaptureTable` lacks would be an unknown key.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
-                    promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nbackend = \"libpcap\"\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
+                    promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nbackend = \"libpcap\"\ninject_speed = 0.5\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
         let plain: DefaultsTable = toml::from_str(text).unwrap();
         let capture: CaptureTable = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());

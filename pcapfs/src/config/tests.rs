@@ -13,6 +13,7 @@ fn base() -> CaptureSettings {
         precision: Precision::Nano,
         ring: None,
         kernel_buffer: None,
+        inject_speed: capture::injection::InjectSpeed::default(),
         backend: InterfaceBackend::default(),
         export_keys: true,
         flows: flow::FlowOptions::default(),
@@ -81,7 +82,7 @@ fn every_setting_is_read() {
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
          [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
-         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nbackend = \"libpcap\"\nexport_keys = false\n\
+         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nbackend = \"libpcap\"\ninject_speed = 2.5\nexport_keys = false\n\
          precision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
          mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\nvlan_flows = false\noverlap = \"last\"\nurgent = \"inline\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
@@ -95,6 +96,8 @@ fn every_setting_is_read() {
     assert_eq!((spec.snaplen, spec.ring_size), (100, 1 << 20));
     assert!(!spec.promiscuous && any.spec.promiscuous);
     assert_eq!((spec.kernel_buffer, any.spec.kernel_buffer), (Some(3 << 20), None));
+    let speeds = [spec.inject_speed, any.spec.inject_speed].map(|speed| speed.to_string());
+    assert_eq!(speeds, ["2.5", "1.0"]);
     let backends = [spec.backend, any.spec.backend];
     assert_eq!(backends, [InterfaceBackend::Libpcap, InterfaceBackend::AfPacket]);
     assert_eq!((spec.precision, &spec.ring_dir), (Precision::Micro, &PathBuf::from("/r")));
@@ -106,7 +109,7 @@ fn every_setting_is_read() {
     let urgent = [spec.flows.urgent, any.spec.flows.urgent];
     assert_eq!(urgent, [Urgent::Inline, Urgent::OutOfBand]);
     assert!(!spec.export_keys && any.spec.export_keys);
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 27));
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 28));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);
@@ -131,6 +134,9 @@ fn mistakes_have_a_line_and_a_remedy() {
         (capture("snap = 5"), &["f.toml:4: ", "`snap`", "snaplen"]),
         (capture("snaplen = \"many\""), &["f.toml:4: ", "'many' is no size", "64M"]),
         (capture("snaplen = 0"), &["f.toml:4: ", "snaplen: 0", "262144"]),
+        (capture("inject_speed = 0"), &["f.toml:4: ", "'0' is no speed", "0.001 to 1000000"]),
+        (capture("inject_speed = \"fast\""), &["f.toml:4: ", "'fast' is no speed"]),
+        (capture("ring = 1.5"), &["f.toml:4: ", "1.5 is no whole number"]),
         (capture("kernel_buffer = \"4G\""), &["f.toml:4: ", "kernel_buffer: 4294967296", "2047M"]),
         (capture("backend = \"xdp\""), &["f.toml:4: ", "'xdp'", "\"af_packet\" or \"libpcap\""]),
         (capture("snaplen = 262145"), &["f.toml:4: ", "262145"]),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use capture::injection::InjectSpeed;
 use capture::source::InterfaceBackend;
 use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
@@ -32,6 +33,10 @@ pub(super) struct PrecisionWord(pub(super) Precision);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BackendWord(pub(super) InterfaceBackend);
 
+/// [`InjectSpeed`], as it is written: a number, or `"max"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SpeedWord(pub(super) InjectSpeed);
+
 /// [`Policy`], as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OverlapWord(pub(super) Policy);
@@ -47,6 +52,11 @@ trait Written: Sized {
     fn from_word(word: &str) -> Result<Self, String>;
 
     fn from_number(number: u64) -> Result<Self, String>;
+
+    /// From a number with a point in it.
+    fn from_fraction(number: f64) -> Result<Self, String> {
+        Err(format!("{number} is no whole number; expected {}", Self::EXPECTED))
+    }
 }
 
 struct ValueReader<T>(std::marker::PhantomData<T>);
@@ -66,6 +76,10 @@ impl<T: Written> Visitor<'_> for ValueReader<T> {
         T::from_number(number).map_err(E::custom)
     }
 
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        T::from_fraction(number).map_err(E::custom)
+    }
+
     fn visit_i64<E: Error>(self, number: i64) -> Result<T, E> {
         let below = || E::custom(format!("{number} is below 0; expected {}", T::EXPECTED));
         T::from_number(u64::try_from(number).map_err(|_| below())?).map_err(E::custom)
@@ -82,7 +96,7 @@ macro_rules! written {
     )*};
 }
 
-written!(Size, Mode, UserOrGroup, PrecisionWord, BackendWord, OverlapWord, UrgentWord);
+written!(Size, Mode, UserOrGroup, PrecisionWord, BackendWord, SpeedWord, OverlapWord, UrgentWord);
 
 impl Written for Size {
     const EXPECTED: &str = "a size, such as \"64M\"";
@@ -140,6 +154,23 @@ impl Written for BackendWord {
     }
 
     fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
+    }
+}
+
+impl Written for SpeedWord {
+    const EXPECTED: &str = "a number from 0.001 to 1000000, or \"max\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let speed = InjectSpeed::parse(word).map(Self);
+        speed.ok_or_else(|| format!("'{word}' is no speed (write {})", Self::EXPECTED))
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
+    }
+
+    fn from_fraction(number: f64) -> Result<Self, String> {
         Self::from_word(&number.to_string())
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use capture::injection::InjectSpeed;
 use capture::source::InterfaceBackend;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -78,6 +79,12 @@ pub(crate) struct MountArguments {
     /// also receives what is not Ethernet
     #[arg(long, value_name = "BACKEND", value_parser = backend(), default_value = "af_packet")]
     pub(crate) backend: InterfaceBackend,
+
+    /// How fast frames that are written into inject.pcap of a tap or tun device go into the kernel: a
+    /// factor of their original speed, or max for no gaps
+    #[arg(long, value_name = "SPEED", value_parser = inject_speed, default_value = "1.0",
+          allow_negative_numbers = true)]
+    pub(crate) inject_speed: InjectSpeed,
 
     /// Where programs that steer the daemon connect, as typed before the command or after it.
     #[arg(skip)]
@@ -196,6 +203,12 @@ pub(crate) fn kernel_buffer(text: &str) -> Result<u64, String> {
 pub(crate) fn backend() -> impl TypedValueParser<Value = InterfaceBackend> {
     PossibleValuesParser::new(InterfaceBackend::WORDS)
         .map(|word| InterfaceBackend::parse(&word).unwrap_or_default())
+}
+
+/// Reads the value of `--inject-speed`.
+pub(crate) fn inject_speed(text: &str) -> Result<InjectSpeed, String> {
+    let speed = InjectSpeed::parse(text);
+    speed.ok_or_else(|| format!("'{text}' is no speed (write {})", InjectSpeed::EXPECTED))
 }
 
 /// Reads the bits of `--mode`.

@@ -27,7 +27,7 @@ pub(crate) enum TreeError {
     /// The captures decide the shape of the tree; users cannot create, remove or write files in it.
     #[error("the tree cannot be changed like this")]
     Fixed,
-    /// Only `ctl` can be written, and it cannot be read.
+    /// Only `ctl` and `inject.pcap` can be written, and they cannot be read.
     #[error("opened for what the file is not for")]
     WrongAccess,
     /// The word written to `ctl` is no order.
@@ -39,6 +39,15 @@ pub(crate) enum TreeError {
     /// No capture of this kind can carry out the order.
     #[error("not possible for this capture: {0}")]
     Unsupported(&'static str),
+    /// As many programs write to a file as may.
+    #[error("{0}")]
+    Busy(String),
+    /// What was written is not what the file takes.
+    #[error("{0}")]
+    BadSavefile(String),
+    /// The bytes are written at an offset that is not their turn.
+    #[error("{0}")]
+    OutOfOrder(String),
     /// The file handle is not open.
     #[error("not open")]
     BadHandle,
@@ -68,7 +77,10 @@ impl TreeError {
             // As lseek(2) answers SEEK_DATA and SEEK_HOLE.
             Self::NothingThere => Errno::ENXIO,
             Self::NotADirectory => Errno::ENOTDIR,
-            Self::NotALink | Self::BadOrder | Self::BadSeek => Errno::EINVAL,
+            Self::NotALink | Self::BadOrder | Self::BadSeek | Self::BadSavefile(_) => Errno::EINVAL,
+            Self::Busy(_) => Errno::EBUSY,
+            // As for a pipe.
+            Self::OutOfOrder(_) => Errno::ESPIPE,
             // The usual answer of a file system that no caller may change, whatever the caller's
             // rights.
             Self::Fixed => Errno::EPERM,

@@ -90,6 +90,7 @@ pub(super) fn scene() -> (Tree, TempDir) {
         ring_size: 0,
         is_default_ring: false,
         kernel_buffer: None,
+        inject_speed: capture::injection::InjectSpeed::default(),
         backend: capture::source::InterfaceBackend::default(),
         export_keys: true,
         ring_dir: directory.path().to_owned(),

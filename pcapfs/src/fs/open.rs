@@ -125,9 +125,11 @@ impl Tree {
 
     /// Releases a handle.
     pub(crate) fn close(&self, handle: u64) {
-        if let Some(file) = self.open_files.remove(handle)
-            && let (Some(progress), Some(entry)) = (file.progress(), &file.entry)
-        {
+        let Some(file) = self.open_files.remove(handle) else { return };
+        if let Some(lack) = file.lack() {
+            file.log_injection(&lack);
+        }
+        if let (Some(progress), Some(entry)) = (file.progress(), &file.entry) {
             entry.reader_closed(progress.delivered, progress.lost);
         }
     }

@@ -14,6 +14,7 @@ use capture::cursor::{
     Begin, Cursor, CursorProgress, CursorReadError, ReadOutcome, SavefileFormat,
 };
 use capture::flow::{self, FileReading, Seek, Stat};
+use capture::injection::InjectionWriter;
 use capture::store::Store;
 use parking_lot::Mutex;
 use protocol::time::Timestamp;
@@ -22,6 +23,7 @@ use super::Asker;
 use super::captures::CaptureEntry;
 use super::error::TreeError;
 use super::rendered_text::RenderedText;
+use crate::output::say;
 use crate::process;
 
 /// The opener of a file.
@@ -87,6 +89,8 @@ pub(crate) enum OpenContent {
     Rendered(RenderedText),
     /// Takes what is written, and has no bytes.
     Written,
+    /// Takes a savefile whose frames are injected.
+    Injection(Mutex<InjectionWriter>),
 }
 
 impl OpenContent {
@@ -227,7 +231,7 @@ impl OpenFile {
         self.content.is_reader()
     }
 
-    /// The capture whose packets it reads, if its reads may wait.
+    /// The capture whose packets it reads, or that it writes to, if its reads or writes may wait.
     pub(crate) fn waits_for(&self) -> Option<&Arc<CaptureEntry>> {
         match self.content {
             OpenContent::Stream(_) | OpenContent::Batches(_) => self.entry.as_ref(),
@@ -236,6 +240,7 @@ impl OpenFile {
             | OpenContent::Flow(_)
             | OpenContent::Rendered(_)
             | OpenContent::Written => None,
+            OpenContent::Injection(_) => self.entry.as_ref(),
         }
     }
 
@@ -252,7 +257,10 @@ impl OpenFile {
             OpenContent::Stream(cursor) => cursor.lock().progress(store),
             OpenContent::Snapshot(snapshot) => snapshot.lock().progress(store),
             OpenContent::Batches(cursor) => cursor.lock().progress(store),
-            OpenContent::Flow(_) | OpenContent::Rendered(_) | OpenContent::Written => return None,
+            OpenContent::Flow(_)
+            | OpenContent::Rendered(_)
+            | OpenContent::Written
+            | OpenContent::Injection(_) => return None,
         };
         let CursorProgress { lost, lag, gone, .. } = progress;
         Some(CursorProgress {
@@ -271,7 +279,48 @@ impl OpenFile {
             (OpenContent::Batches(cursor), Some(store)) => {
                 cursor.lock().is_ready(store) || store.bounds().ended
             }
+            (OpenContent::Injection(writer), _) => writer.lock().has_room(),
             _ => true,
+        }
+    }
+
+    /// True if a savefile is written into it, whose writes may wait.
+    pub(crate) const fn is_injected(&self) -> bool {
+        matches!(self.content, OpenContent::Injection(_))
+    }
+
+    /// Takes the bytes of one write to a file that takes a savefile; `false` if it has to wait for
+    /// room. `at` is their offset, if the program chose one.
+    ///
+    /// # Errors
+    /// [`TreeError`]; also for files of other content.
+    pub(crate) fn inject(&self, at: Option<u64>, bytes: &[u8]) -> Result<bool, TreeError> {
+        let OpenContent::Injection(writer) = &self.content else {
+            return Err(TreeError::WrongAccess);
+        };
+        let mut writer = writer.lock();
+        if !writer.has_room() {
+            return Ok(false);
+        }
+        writer.write(at, bytes)?;
+        Ok(true)
+    }
+
+    /// Writes a problem with a savefile that is injected to the log, where an errno has no text.
+    pub(crate) fn log_injection(&self, problem: &dyn std::fmt::Display) {
+        if let Some(entry) = &self.entry
+            && let Some(injection) = entry.capture.injection()
+            && injection.may_log()
+        {
+            say(format_args!("{}/{}: {problem}", entry.alias(), self.name));
+        }
+    }
+
+    /// What is wrong with a savefile that was written into it and ends here.
+    pub(super) fn lack(&self) -> Option<String> {
+        match &self.content {
+            OpenContent::Injection(writer) => writer.lock().lack(),
+            _ => None,
         }
     }
 
@@ -320,7 +369,8 @@ impl OpenFile {
             OpenContent::Stream(_)
             | OpenContent::Snapshot(_)
             | OpenContent::Batches(_)
-            | OpenContent::Written => None,
+            | OpenContent::Written
+            | OpenContent::Injection(_) => None,
         }
     }
 

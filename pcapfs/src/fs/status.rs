@@ -4,6 +4,7 @@ use std::path::Path;
 
 use capture::clock;
 use capture::flow;
+use capture::injection::InjectionStatus;
 use capture::own_transport::{OwnTransport, OwnTuple};
 use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
 use capture::source::InterfaceBackend;
@@ -52,6 +53,8 @@ struct CaptureStatus<'a> {
     interruptions: Vec<InterruptionStatus>,
     /// The far side of a capture of another machine.
     remote: Option<serde_json::Value>,
+    /// What programs inject into the device of the capture.
+    injection: Option<InjectionStatus>,
 }
 
 #[derive(Debug, Serialize)]
@@ -240,6 +243,7 @@ pub(crate) fn of_capture(
             })
             .collect(),
         remote: spec.source.external().and_then(|source| source.status()),
+        injection: capture.injection().map(|injection| injection.status()),
     };
     json::line(&status)
 }

@@ -46,6 +46,7 @@ impl Scene {
             ring_size: 512 << 10,
             is_default_ring: false,
             kernel_buffer: None,
+            inject_speed: capture::injection::InjectSpeed::default(),
             backend: capture::source::InterfaceBackend::default(),
             export_keys: true,
             ring_dir: directory.path().to_owned(),

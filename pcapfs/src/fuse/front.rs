@@ -12,10 +12,14 @@
 //! ring, POLL and INTERRUPT, and the requests of a [walk](super::walk) through the tree. It passes
 //! everything else to a stock fuser session over a socket pair.
 //!
-//! A read that finds no data is *parked*: an entry in the table of its capture, without a thread.
+//! It also takes the bytes of savefiles that are injected: such a write may have to wait for room.
+//!
+//! A read that finds no data, or a write that finds no room, is *parked*: an entry in the table of its capture, without a thread.
 //! The waker answers it when the capture's bell has rung, or the interrupt that ends it does.
 //!
 //! Long work goes to the [pool](super::pool), so that it delays no other request.
+
+mod inject;
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -81,8 +85,10 @@ const STACK: usize = 256 << 10;
 
 /// `POLLIN | POLLRDNORM` of `asm-generic/poll.h`.
 const READABLE: u32 = 0x0001 | 0x0040;
-/// The answer to poll(2) for files that never wait: also `POLLOUT | POLLWRNORM`.
-const ALWAYS: u32 = READABLE | 0x0004 | 0x0100;
+/// `POLLOUT | POLLWRNORM`
+const WRITABLE: u32 = 0x0004 | 0x0100;
+/// The answer to poll(2) for files that never wait.
+const ALWAYS: u32 = READABLE | WRITABLE;
 
 /// A running front end.
 #[derive(Debug)]
@@ -296,11 +302,15 @@ impl SharedFront {
             FuseRequest::Read(read) => self.read(unique, read, file),
             FuseRequest::Poll(poll) => self.poll(unique, poll),
             FuseRequest::Interrupt { target } => self.interrupt(unique, target),
-            FuseRequest::Write if message.bytes.len() > wire::MAX_OTHER => {
+            FuseRequest::Write(write, bytes) => match self.tree.file(write.handle) {
+                Some(file) if file.is_injected() => self.inject(unique, file, write, bytes),
                 // No order is this long.
-                self.reply_error(unique, Errno::EINVAL);
-            }
-            FuseRequest::Write | FuseRequest::Other => self.forward(unique, message.bytes),
+                _ if message.bytes.len() > wire::MAX_OTHER => {
+                    self.reply_error(unique, Errno::EINVAL);
+                }
+                _ => self.forward(unique, message.bytes),
+            },
+            FuseRequest::Other => self.forward(unique, message.bytes),
             _ => self.walk(message),
         }
     }
@@ -440,13 +450,23 @@ impl SharedFront {
             }
             waiting.arm();
         }
-        let events = if file.is_ready() { READABLE } else { 0 };
+        let events = match file.is_ready() {
+            true if file.is_injected() => WRITABLE,
+            true => READABLE,
+            false => 0,
+        };
         self.write(&[IoSlice::new(&wire::poll_reply(unique, events))]);
     }
 
-    /// Ends a parked read; asks the kernel to try again if it is not parked (yet).
+    /// Ends a parked read or write; asks the kernel to try again if it is not parked (yet).
     fn interrupt(&self, unique: u64, target: u64) {
-        match self.waiters.all().iter().find_map(|waiting| waiting.who.take(target)) {
+        let waiting = self.waiters.all();
+        if let Some(parked) = waiting.iter().find_map(|waiting| waiting.who.take_write(target)) {
+            // None of its bytes was taken.
+            self.reply_error(parked.unique, Errno::EINTR);
+            return;
+        }
+        match waiting.iter().find_map(|waiting| waiting.who.take(target)) {
             // Data comes before the interrupt: many programs do not try again after EINTR.
             Some(parked) => {
                 if let Some(parked) = self.serve(parked) {
@@ -496,19 +516,20 @@ impl SharedFront {
             for Polled { kernel_handle, .. } in waiting.who.take_ready_polls() {
                 self.write(&[IoSlice::new(&wire::poll_wakeup(kernel_handle))]);
             }
+            let is_writing = self.wake_writes(waiting);
             let parked = std::mem::take(&mut *waiting.who.parked.lock());
             let left: Vec<_> = parked.into_iter().filter_map(|parked| self.serve(parked)).collect();
             let idle = {
                 let mut parked = waiting.who.parked.lock();
                 parked.extend(left);
-                parked.is_empty() && waiting.who.polls.lock().is_empty()
+                parked.is_empty() && !is_writing && waiting.who.polls.lock().is_empty()
             };
             if idle {
                 return;
             }
             waiting.arm();
-            // Packets that came between serving and arming rang no bell.
-            if waiting.progress() == before {
+            // Packets that came between serving and arming rang no bell, nor did room for writes.
+            if waiting.progress() == before && !waiting.who.has_ready_write() {
                 return;
             }
         }

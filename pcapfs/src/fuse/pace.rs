@@ -3,7 +3,7 @@
 use capture::flow::ContentOperation;
 
 use super::pool;
-use super::wire::{FuseMessage, FuseRequest};
+use super::wire::{FuseMessage, FuseRequest, MAX_OTHER};
 use crate::fs::Tree;
 use crate::fs::open_file::OpenFile;
 
@@ -42,10 +42,10 @@ impl Pace {
                 long(work(ContentOperation::Look), Self::Quick)
             }
             FuseRequest::Lookup(name) => long(tree.long_lookup(message.inode, name), Self::Quick),
-            FuseRequest::Poll(_)
-            | FuseRequest::Interrupt { .. }
-            | FuseRequest::Write
-            | FuseRequest::Other => Self::Lone,
+            // A savefile that is injected. It is taken apart at once.
+            FuseRequest::Write(..) if message.bytes.len() > MAX_OTHER => Self::Slow,
+            FuseRequest::Write(..) => Self::Lone,
+            FuseRequest::Poll(_) | FuseRequest::Interrupt { .. } | FuseRequest::Other => Self::Lone,
             _ => Self::Quick,
         }
     }

@@ -109,6 +109,26 @@ structures! {
         _padding: u32,
     }
 
+    /// `struct fuse_write_in`; the bytes follow.
+    struct WriteIn {
+        handle: u64,
+        offset: u64,
+        /// Number of bytes.
+        size: u32,
+        _write_flags: u32,
+        _lock_owner: u64,
+        /// The opener's current file flags, such as `O_NONBLOCK`.
+        flags: u32,
+        _padding: u32,
+    }
+
+    /// A reply to `FUSE_WRITE`: `struct fuse_write_out`.
+    struct WriteOut {
+        /// Number of bytes taken.
+        size: u32,
+        padding: u32,
+    }
+
     /// `struct fuse_lseek_in`
     struct LseekIn {
         handle: u64,

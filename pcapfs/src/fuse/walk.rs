@@ -93,7 +93,7 @@ pub(super) fn answer(tree: &Tree, message: &FuseMessage<'_>) -> Result<Option<Ve
         FuseRequest::Read(_)
         | FuseRequest::Poll(_)
         | FuseRequest::Interrupt { .. }
-        | FuseRequest::Write
+        | FuseRequest::Write(..)
         | FuseRequest::Other => return Err(TreeError::WrongAccess),
     };
     Ok(Some(reply))

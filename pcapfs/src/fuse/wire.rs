@@ -5,7 +5,8 @@ use zerocopy::{FromBytes, IntoBytes, transmute};
 use super::structures::{
     Attr, AttrOut, BatchForgetIn, Dirent, EntryOut, FOPEN_DIRECT_IO, FOPEN_NONSEEKABLE, ForgetOne,
     GETATTR_FH, GetattrIn, InHeader, Kstatfs, LseekIn, NOTIFY_POLL, OpenIn, OpenOut, OutHeader,
-    POLL_SCHEDULE_NOTIFY, PollIn, PollReply, PollWakeup, ReadIn, ReleaseIn, opcode,
+    POLL_SCHEDULE_NOTIFY, PollIn, PollReply, PollWakeup, ReadIn, ReleaseIn, WriteIn, WriteOut,
+    opcode,
 };
 use crate::fs::list::ListedName;
 use crate::fs::{Asker, Attributes, InodeKind};
@@ -73,8 +74,8 @@ pub(super) enum FuseRequest<'a> {
         /// The interrupted request.
         target: u64,
     },
-    /// `FUSE_WRITE`
-    Write,
+    /// `FUSE_WRITE` of these bytes.
+    Write(WriteIn, &'a [u8]),
     /// `FUSE_LSEEK`
     Seek(LseekIn),
     /// `FUSE_FORGET` of this many lookups.
@@ -118,7 +119,10 @@ pub(super) fn parse(message: &[u8]) -> Option<FuseMessage<'_>> {
         // `struct fuse_interrupt_in`
         opcode::INTERRUPT => FuseRequest::Interrupt { target: structure(body)? },
         opcode::LSEEK => FuseRequest::Seek(structure(body)?),
-        opcode::WRITE => FuseRequest::Write,
+        opcode::WRITE => {
+            let (write, bytes) = WriteIn::read_from_prefix(body).ok()?;
+            FuseRequest::Write(write, bytes)
+        }
         // `struct fuse_forget_in`
         opcode::FORGET => FuseRequest::Forget(structure(body)?),
         opcode::BATCH_FORGET => {
@@ -195,6 +199,11 @@ pub(super) fn file_system_reply() -> [u8; size_of::<Kstatfs>()] {
 /// A reply to `FUSE_LSEEK`: `struct fuse_lseek_out`.
 pub(super) fn seek_reply(offset: u64) -> [u8; 8] {
     offset.to_ne_bytes()
+}
+
+/// A reply to `FUSE_WRITE` of this many bytes.
+pub(super) fn write_reply(len: usize) -> [u8; size_of::<WriteOut>()] {
+    transmute!(WriteOut { size: u32::try_from(len).unwrap_or(u32::MAX), padding: 0 })
 }
 
 /// The inode in a reply to `FUSE_LOOKUP`, or the handle in a reply to `FUSE_OPEN`.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use capture::injection::InjectSpeed;
 use capture::pipeline::{DEFAULT_SNAPLEN, is_alias};
 use capture::ring::{Geometry, Permissions};
 use capture::source::{InterfaceBackend, SourceName};
@@ -34,6 +35,8 @@ pub(crate) struct InitOrder {
     pub(crate) kernel_buffer: Option<u64>,
     /// As it is written.
     pub(crate) backend: Option<String>,
+    /// As it is written.
+    pub(crate) inject_speed: Option<String>,
 }
 
 impl InitOrder {
@@ -52,6 +55,12 @@ impl InitOrder {
             let words = InterfaceBackend::WORDS.join(" or ");
             settings.backend = InterfaceBackend::parse(word).ok_or_else(|| {
                 Refusal::Wrong(format!("--backend {word}: no such backend (write {words})"))
+            })?;
+        }
+        if let Some(word) = &self.inject_speed {
+            settings.inject_speed = InjectSpeed::parse(word).ok_or_else(|| {
+                let expected = InjectSpeed::EXPECTED;
+                Refusal::Wrong(format!("--inject-speed {word}: no such speed (write {expected})"))
             })?;
         }
         if let Some(given) = self.kernel_buffer.filter(|given| !KERNEL_BUFFERS.contains(given)) {
@@ -158,6 +167,9 @@ impl Registry {
             if order.backend.is_some() {
                 notes.push(format!("the backend is that of {}", entry.alias()));
             }
+            if order.inject_speed.is_some() {
+                notes.push(format!("the speed of injection is that of {}", entry.alias()));
+            }
             let note = (!notes.is_empty()).then(|| notes.join("; "));
             return Ok(Initialised { entry, alias, is_alias: true, note });
         }
@@ -174,6 +186,7 @@ impl Registry {
             is_default_ring: spec.is_default_ring,
             kernel_buffer: spec.kernel_buffer,
             backend: order.backend.clone(),
+            inject_speed: order.inject_speed.clone(),
             permissions: permissions.into(),
         };
         let planned =

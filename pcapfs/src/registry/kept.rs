@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Weak;
 
+use capture::injection::InjectSpeed;
 use capture::pipeline::is_alias;
 use capture::source::{InterfaceBackend, SourceName};
 use nix::fcntl::{Flock, FlockArg};
@@ -38,6 +39,10 @@ impl Registry {
                     .backend
                     .and_then(|word| InterfaceBackend::parse(&word))
                     .unwrap_or(settings.backend),
+                inject_speed: saved
+                    .inject_speed
+                    .and_then(|word| InjectSpeed::parse(&word))
+                    .unwrap_or(settings.inject_speed),
                 ..settings.clone()
             };
             let source = match sources::parse(&saved.interface) {

@@ -103,6 +103,10 @@ impl SourceOpener for TapOpener {
         Some(&self.wanted.name)
     }
 
+    fn takes_frames(&self) -> bool {
+        true
+    }
+
     fn is_for_root(&self) -> bool {
         true
     }

@@ -6,6 +6,7 @@ use protocol::time::Timestamp;
 use crate::filter::Filter;
 use crate::own_transport::OwnPackets;
 use crate::ring::{Append, Writer};
+use crate::store::NoteRef;
 
 /// A packet as it was received.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +55,17 @@ impl PacketSelection {
     /// Puts a packet into the ring, unless it is not for this capture.
     #[inline]
     pub(in crate::source) fn store(&mut self, writer: &mut Writer, packet: ReceivedPacket<'_>) {
+        self.store_noted(writer, packet, NoteRef::default());
+    }
+
+    /// Like [`store`](Self::store); a packet in one part may have a note.
+    #[inline]
+    pub(in crate::source) fn store_noted(
+        &mut self,
+        writer: &mut Writer,
+        packet: ReceivedPacket<'_>,
+        note: NoteRef<'_>,
+    ) {
         let ReceivedPacket { time, original_len, is_cut, front, data } = packet;
         if is_cut {
             self.excluded += 1;
@@ -74,9 +86,13 @@ impl PacketSelection {
         let snaplen = self.snaplen as usize;
         let front = front.get(..snaplen).unwrap_or(front);
         let data = data.get(..snaplen - front.len()).unwrap_or(data);
+        let stored = if note.is_empty() || !front.is_empty() {
+            writer.append_joined(time, original_len, [front, data])
+        } else {
+            writer.append_noted(time, original_len, data, note)
+        };
         // The ring counts oversize packets.
-        let (Append::Stored | Append::Oversize) =
-            writer.append_joined(time, original_len, [front, data]);
+        let (Append::Stored | Append::Oversize) = stored;
     }
 
     /// Makes the stored packets visible, and counts those that were left out.

@@ -121,7 +121,7 @@ impl Listening {
         Ok(Self {
             name,
             transport,
-            options: SourceOptions { filter: None, ..*options },
+            options: SourceOptions { filter: None, injection: None, ..*options },
             filter: options.filter.map(str::to_owned),
             listener,
             ready,

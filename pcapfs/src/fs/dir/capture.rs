@@ -22,8 +22,8 @@ type MakeEntry = Box<dyn Fn(u32) -> NodeItem + Send + Sync>;
 /// The same for an entry that is always there.
 type MakeFixed = fn(capture: u32) -> NodeItem;
 
-/// The entries other than lines of protocols.
-const OTHERS: [(&str, MakeFixed); 13] = [
+/// The entries other than lines of protocols. Not every capture has all of them.
+const OTHERS: [(&str, MakeFixed); 14] = [
     ("ctl", |capture| NodeItem::File(FileNode::control(capture))),
     ("flows", |capture| NodeItem::Directory(DirectoryNode::flows(capture))),
     ("flows.jsonl", |capture| NodeItem::File(FileNode::log(capture, Log::Flows))),
@@ -31,6 +31,7 @@ const OTHERS: [(&str, MakeFixed); 13] = [
     ("follow.pcapng", |capture| stream(capture, Begin::Oldest, SavefileFormat::Pcapng)),
     ("http-open.jsonl", |capture| NodeItem::File(FileNode::open_http(capture))),
     ("http.har", |capture| NodeItem::File(FileNode::har(capture))),
+    ("inject.pcap", |capture| NodeItem::File(FileNode::inject(capture))),
     ("live.pcap", |capture| stream(capture, Begin::Next, SavefileFormat::Pcap)),
     ("live.pcapng", |capture| stream(capture, Begin::Next, SavefileFormat::Pcapng)),
     ("readers.jsonl", |capture| NodeItem::File(FileNode::readers(capture))),
@@ -96,6 +97,14 @@ impl CaptureDirectory {
         Node { item: make(self.capture), number: self.number_of(index), label }
     }
 
+    /// Returns `true` if the capture has this entry.
+    fn has(tree: &Tree, node: &Node) -> bool {
+        match &node.item {
+            NodeItem::File(file) => file.exists(tree),
+            NodeItem::Directory(_) | NodeItem::Link(_) => true,
+        }
+    }
+
     fn entries(self) -> impl Iterator<Item = (&'static str, Node)> {
         let entries = ENTRIES.iter().enumerate();
         entries.map(move |(index, (name, make))| (*name, self.entry(index, name, make)))
@@ -115,11 +124,12 @@ impl DirectoryProvider for CaptureDirectory {
         Some(self.capture)
     }
 
-    fn find(&self, _tree: &Tree, name: &str) -> Result<Node, TreeError> {
+    fn find(&self, tree: &Tree, name: &str) -> Result<Node, TreeError> {
         let index =
             ENTRIES.iter().position(|(known, _)| *known == name).ok_or(TreeError::NotFound)?;
         let (label, make) = ENTRIES.get(index).ok_or(TreeError::NotFound)?;
-        Ok(self.entry(index, label, make))
+        let node = self.entry(index, label, make);
+        if Self::has(tree, &node) { Ok(node) } else { Err(TreeError::NotFound) }
     }
 
     fn file(&self, name: &str) -> Option<FileNode> {
@@ -130,8 +140,8 @@ impl DirectoryProvider for CaptureDirectory {
         }
     }
 
-    fn list(&self, _tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
-        list_in_order(self.entries(), after, visit);
+    fn list(&self, tree: &Tree, after: u64, visit: VisitEntry<'_>) -> Result<(), TreeError> {
+        list_in_order(self.entries().filter(|(_, node)| Self::has(tree, node)), after, visit);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod control;
 mod flow;
 mod http;
+mod inject;
 mod log;
 mod reading;
 mod rendered;
@@ -19,6 +20,7 @@ use super::{Asker, NodeFacts, Tree};
 use control::ControlFile;
 use flow::FlowFile;
 use http::{HarFile, OpenHttpFile};
+use inject::InjectFile;
 use log::LogFile;
 use replay::ReplayFile;
 use stream::StreamFile;
@@ -99,6 +101,7 @@ pub(super) trait FileProvider {
 pub(super) enum FileNode {
     Rendered(RenderedFile),
     Control(ControlFile),
+    Inject(InjectFile),
     Stream(StreamFile),
     Replay(ReplayFile),
     Log(LogFile),
@@ -112,6 +115,7 @@ impl FileNode {
         match self {
             Self::Rendered(file) => file,
             Self::Control(file) => file,
+            Self::Inject(file) => file,
             Self::Stream(file) => file,
             Self::Replay(file) => file,
             Self::Log(file) => file,
@@ -134,6 +138,19 @@ impl FileNode {
     /// `ctl`
     pub(super) const fn control(capture: u32) -> Self {
         Self::Control(ControlFile { capture })
+    }
+
+    /// `inject.pcap`
+    pub(super) const fn inject(capture: u32) -> Self {
+        Self::Inject(InjectFile { capture })
+    }
+
+    /// Returns `true` if the capture has this file.
+    pub(super) fn exists(&self, tree: &Tree) -> bool {
+        match self {
+            Self::Inject(file) => file.exists(tree),
+            _ => true,
+        }
     }
 
     /// `live`, from the next packet on, and `follow`, from the oldest.
