@@ -475,13 +475,8 @@ impl Capture {
     /// of an interface.
     #[must_use]
     pub fn excluded(&self) -> Vec<OwnTuple> {
-        let is_interface = match &self.spec.source {
-            SourceName::Interface(_) => true,
-            SourceName::External(source) => source.interface().is_some(),
-            _ => false,
-        };
         match &self.kind {
-            CaptureKind::Ring(ring) if is_interface => {
+            CaptureKind::Ring(ring) if self.spec.source.is_of_own_network() => {
                 OwnTransport::of_process().tuples(Some(ring.number()))
             }
             CaptureKind::Ring(_) | CaptureKind::Savefile(_) => Vec::new(),

@@ -128,14 +128,15 @@ impl SourceControl {
         self.wait_until_ready(source, PollFlags::POLLIN, timeout);
     }
 
-    /// For the source's thread: waits until one of two descriptors is readable, an order has come, or
+    /// For the source's thread: waits until one of these descriptors is readable, an order has come, or
     /// `timeout` is over, which counts to the nanosecond.
-    pub(super) fn wait_for_either(&self, sources: [BorrowedFd<'_>; 2], timeout: Duration) {
-        let [first, second] = sources.map(|source| PollFd::new(source, PollFlags::POLLIN));
-        let mut fds = [first, second, PollFd::new(self.wake_fd(), PollFlags::POLLIN)];
+    pub(super) fn wait_for_any(&self, sources: &[BorrowedFd<'_>], timeout: Duration) {
+        let readable = |source| PollFd::new(source, PollFlags::POLLIN);
+        let mut fds: Vec<_> = sources.iter().copied().map(readable).collect();
+        fds.push(readable(self.wake_fd()));
         // An interrupted or failed wait only means that the caller looks too early.
         let _ = ppoll(&mut fds, Some(TimeSpec::from_duration(timeout)), None);
-        if fds.iter().skip(2).any(|fd| fd.any().unwrap_or(false)) {
+        if fds.last().is_some_and(|fd| fd.any().unwrap_or(false)) {
             self.acknowledge();
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::fifo::Fifo;
-use super::interface::Live;
+use super::interface::{Live, SeveralInterfaces};
 use super::namespace::{NamespacedInterface, PREFIX as NETNS};
 use super::network::{self, TCP, TCP_LISTEN};
 use super::stdin::Stdin;
@@ -22,7 +22,8 @@ pub const FORMS: &str = "netns:NAME/IFACE, netns:PID/IFACE, xdp:IFACE, file:PATH
 /// Suffix of the path of a savefile that another program is still writing.
 const FOLLOW: &str = ",follow";
 
-/// The source of a capture. It is written as an interface, `any` or nothing for all interfaces,
+/// The source of a capture. It is written as an interface, interfaces with commas between them,
+/// `any` or nothing for all interfaces,
 /// `netns:NAME/IFACE`, `netns:PID/IFACE`, `xdp:IFACE`, `file:PATH`, `file:PATH,follow`, `stream:PATH`,
 /// `tcp:HOST:PORT`, `tcp-listen:ADDR:PORT`, or `-`.
 ///
@@ -32,6 +33,8 @@ const FOLLOW: &str = ",follow";
 pub enum SourceName {
     /// A network interface, or [`ANY`].
     Interface(String),
+    /// Several network interfaces, in one capture.
+    Several(Vec<String>),
     /// The same in another network namespace.
     Namespaced(NamespacedInterface),
     /// A network interface whose packets are taken from the system through AF_XDP: its name and
@@ -60,9 +63,11 @@ impl SourceName {
     #[must_use]
     pub const fn filter_runner(&self) -> Runner {
         match self {
-            Self::Interface(_) | Self::Namespaced(_) | Self::File(_) | Self::Growing(_) => {
-                Runner::Kernel
-            }
+            Self::Interface(_)
+            | Self::Several(_)
+            | Self::Namespaced(_)
+            | Self::File(_)
+            | Self::Growing(_) => Runner::Kernel,
             Self::Stream(_)
             | Self::Stdin
             | Self::Tcp(_)
@@ -82,6 +87,7 @@ impl SourceName {
     pub fn open(&self, options: &SourceOptions<'_>) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
             Self::Interface(name) => Box::new(Live::open(name, options)?),
+            Self::Several(names) => Box::new(SeveralInterfaces::open(names, options)?),
             Self::Namespaced(place) => Box::new(Live::open_inside(place, options)?),
             Self::Xdp(text) => Box::new(XdpSource::open(text, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
@@ -113,6 +119,8 @@ impl SourceName {
                     Self::Namespaced(NamespacedInterface::parse(place))
                 } else if let Some(place) = text.strip_prefix(XDP) {
                     Self::Xdp(place.to_owned())
+                } else if text.contains(',') && !text.contains(':') {
+                    Self::Several(text.split(',').map(str::to_owned).collect())
                 } else {
                     Self::Interface(text.to_owned())
                 }
@@ -151,7 +159,7 @@ impl SourceName {
     #[must_use]
     pub const fn is_interface(&self) -> bool {
         match self {
-            Self::Interface(_) | Self::Namespaced(_) | Self::Xdp(_) => true,
+            Self::Interface(_) | Self::Several(_) | Self::Namespaced(_) | Self::Xdp(_) => true,
             Self::File(_)
             | Self::Growing(_)
             | Self::Stream(_)
@@ -159,6 +167,16 @@ impl SourceName {
             | Self::Tcp(_)
             | Self::TcpListen(_)
             | Self::External(_) => false,
+        }
+    }
+
+    /// Returns `true` if packets come from interfaces in the network namespace of this process, over
+    /// which its own connections may go.
+    #[must_use]
+    pub fn is_of_own_network(&self) -> bool {
+        match self {
+            Self::Interface(_) | Self::Several(_) => true,
+            other => other.external().is_some_and(|source| source.interface().is_some()),
         }
     }
 
@@ -170,6 +188,7 @@ impl SourceName {
             Self::File(_) => true,
             Self::Growing(_)
             | Self::Interface(_)
+            | Self::Several(_)
             | Self::Namespaced(_)
             | Self::Xdp(_)
             | Self::Stream(_)
@@ -187,6 +206,7 @@ impl SourceName {
         match self {
             Self::Stdin => true,
             Self::Interface(_)
+            | Self::Several(_)
             | Self::Namespaced(_)
             | Self::Xdp(_)
             | Self::File(_)
@@ -204,6 +224,7 @@ impl SourceName {
         match self {
             Self::File(path) | Self::Growing(path) | Self::Stream(path) => Some(path),
             Self::Interface(_)
+            | Self::Several(_)
             | Self::Namespaced(_)
             | Self::Xdp(_)
             | Self::Stdin
@@ -221,6 +242,7 @@ impl SourceName {
             Self::Growing(path) => Self::Growing(change(path)),
             Self::Stream(path) => Self::Stream(change(path)),
             same @ (Self::Interface(_)
+            | Self::Several(_)
             | Self::Namespaced(_)
             | Self::Xdp(_)
             | Self::Stdin
@@ -235,6 +257,8 @@ impl SourceName {
     pub fn interface_name(&self) -> String {
         match self {
             Self::Interface(name) => name.clone(),
+            // The others are described when their first packets come.
+            Self::Several(names) => names.first().cloned().unwrap_or_default(),
             Self::Namespaced(place) => place.interface().to_owned(),
             Self::Xdp(text) => xdp::interface_of(text).to_owned(),
             other => {
@@ -277,6 +301,7 @@ impl SourceName {
     pub fn default_alias(&self) -> String {
         let name = match self {
             Self::Interface(name) => name.clone(),
+            Self::Several(names) => names.join("_"),
             Self::Namespaced(place) => place.default_alias(),
             Self::Xdp(text) => xdp::interface_of(text).to_owned(),
             Self::File(path) | Self::Growing(path) | Self::Stream(path) => {
@@ -305,6 +330,7 @@ impl std::fmt::Display for SourceName {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Interface(name) => formatter.write_str(name),
+            Self::Several(names) => formatter.write_str(&names.join(",")),
             Self::Namespaced(place) => place.fmt(formatter),
             Self::Xdp(text) => write!(formatter, "{XDP}{text}"),
             Self::File(path) => write!(formatter, "file:{}", path.display()),
@@ -328,6 +354,8 @@ mod tests {
             ("eth0", SourceName::Interface("eth0".into()), "eth0"),
             ("", SourceName::Interface(ANY.into()), "any"),
             ("any", SourceName::Interface(ANY.into()), "any"),
+            ("eth0,eth1", SourceName::Several(vec!["eth0".into(), "eth1".into()]), "eth0_eth1"),
+            ("nflog:5,6", SourceName::Interface("nflog:5,6".into()), "nflog_5_6"),
             ("-", SourceName::Stdin, "stdin"),
             ("file:/tmp/a b.pcap", SourceName::File("/tmp/a b.pcap".into()), "a_b"),
             ("file:/tmp/a.pcap,follow", SourceName::Growing("/tmp/a.pcap".into()), "a"),

@@ -244,10 +244,10 @@ impl TapDevice {
         let next = next.map(|next| next.saturating_duration_since(Instant::now()));
         let time = next.map_or(time, |next| next.min(time));
         let Some(injection) = &self.injection else {
-            control.wait_for_either([self.device.as_fd(); 2], time);
+            control.wait_for_any(&[self.device.as_fd()], time);
             return;
         };
-        control.wait_for_either([self.device.as_fd(), injection.wake_fd()], time);
+        control.wait_for_any(&[self.device.as_fd(), injection.wake_fd()], time);
         injection.acknowledge();
     }
 

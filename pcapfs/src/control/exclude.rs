@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use capture::own_transport::{Exclusion, ExclusionScope, OwnTransport};
-use capture::source::SourceName;
 use parking_lot::Mutex;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_stream::Stream;
@@ -281,5 +280,5 @@ fn excluding(registry: &Registry, peer: &Peer, capture: &str) -> Result<Excludin
 }
 
 fn is_of_interface(entry: &CaptureEntry) -> bool {
-    matches!(entry.capture.spec().source, SourceName::Interface(_))
+    entry.capture.spec().source.is_of_own_network()
 }

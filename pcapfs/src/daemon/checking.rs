@@ -37,6 +37,10 @@ pub(crate) fn check_config(path: Option<PathBuf>) -> Result<(), Failure> {
 fn missing(named: &SourceName) -> Option<String> {
     match named {
         SourceName::Interface(name) => source::real_name(name).err().map(|error| error.to_string()),
+        SourceName::Several(names) => names
+            .iter()
+            .find_map(|name| source::real_name(name).err())
+            .map(|error| error.to_string()),
         SourceName::Namespaced(place) => place.lack(),
         SourceName::Xdp(_) => {
             let found = source::real_name(&named.interface_name());

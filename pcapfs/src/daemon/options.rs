@@ -13,12 +13,12 @@ use protocol::tcp::{Policy, Urgent};
 use crate::candidates;
 use crate::settings::KERNEL_BUFFERS;
 
-/// A SOURCE is an interface; "any" or "" for all of them; netns:NAME/IFACE or netns:PID/IFACE for
-/// one in another network namespace; xdp:IFACE for a port whose packets are taken from the system;
-/// tap:NAME or tun:NAME for a device of that kind; file:PATH for a savefile; stream:PATH for a FIFO
-/// that savefiles are written into; tcp:HOST:PORT for a far end that sends savefiles;
-/// tcp-listen:ADDR:PORT for far ends that connect and send savefiles; remote:NAME/CAPTURE for a
-/// capture of another machine; - for standard input.
+/// A SOURCE is an interface; several with commas between them; "any" or "" for all of them;
+/// netns:NAME/IFACE or netns:PID/IFACE for one in another network namespace; xdp:IFACE for a port
+/// whose packets are taken from the system; tap:NAME or tun:NAME for a device of that kind; file:PATH
+/// for a savefile; stream:PATH for a FIFO that savefiles are written into; tcp:HOST:PORT for a far end
+/// that sends savefiles; tcp-listen:ADDR:PORT for far ends that connect and send savefiles;
+/// remote:NAME/CAPTURE for a capture of another machine; - for standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

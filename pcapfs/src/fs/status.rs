@@ -7,7 +7,7 @@ use capture::flow;
 use capture::injection::InjectionStatus;
 use capture::own_transport::{OwnTransport, OwnTuple};
 use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
-use capture::source::InterfaceBackend;
+use capture::source::{InterfaceBackend, SourceName};
 use protocol::json;
 use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
@@ -200,7 +200,10 @@ pub(crate) fn of_capture(
         alias: &spec.alias,
         aliases,
         source: spec.source.to_string(),
-        interface: interface.and_then(|interface| interface.name),
+        interface: match &spec.source {
+            SourceName::Several(_) => Some(spec.source.to_string()),
+            _ => interface.and_then(|interface| interface.name),
+        },
         backend: capture.backend().map(InterfaceBackend::word),
         filter: spec.filter.as_deref(),
         state: condition.state,

@@ -119,7 +119,7 @@ impl Registry {
             SourceName::External(source) if source.is_for_root() && caller.uid != 0 => {
                 return Err(Refusal::OnlyRoot(order.interface.clone()));
             }
-            SourceName::Interface(_) | SourceName::External(_) => {}
+            SourceName::Interface(_) | SourceName::Several(_) | SourceName::External(_) => {}
             // The daemon may enter namespaces that are closed to the caller, and take packets from the
             // system.
             SourceName::Namespaced(_) | SourceName::Xdp(_) if caller.uid == 0 => {}

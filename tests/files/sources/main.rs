@@ -4,6 +4,7 @@ mod filters;
 mod interfaces;
 mod namespaces;
 mod savefiles;
+mod several;
 mod streams;
 mod support;
 mod tap;

@@ -9,6 +9,7 @@ mod libpcap_reader;
 mod names;
 mod plan;
 mod selection;
+mod several;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -35,6 +36,7 @@ use names::is_device;
 pub use names::{InterfaceInfo, interfaces, real_name};
 pub(super) use plan::FilterPlan;
 pub(super) use selection::{PacketSelection, ReceivedPacket};
+pub(super) use several::SeveralInterfaces;
 
 /// The time between two reads of the interface's and the kernel's counters while packets arrive,
 /// and the maximum time from the last packet to such a read.
