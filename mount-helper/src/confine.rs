@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 
 use mount_helper::seccomp;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -31,6 +32,10 @@ const LIMITS: [(Resource, u64); 3] = [
     (Resource::RLIMIT_NPROC, 4096),
 ];
 
+/// Bytes of memory that a daemon with captures through AF_XDP may lock: the maximum buffer of one
+/// capture. The memory that such a socket shares with the kernel is locked.
+const LOCKED_MEMORY: u64 = 2 << 30;
+
 /// The search path of programs; the daemon starts none.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -40,6 +45,8 @@ pub(crate) struct Confinement {
     pub(crate) account: Account,
     /// See [`crate::filter::program`].
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// It captures through AF_XDP, which needs memory that is locked.
+    pub(crate) has_xdp: bool,
 }
 
 /// Starts the daemon. The new process has `socket` under the same number as this one, and `stderr`
@@ -88,6 +95,9 @@ impl Confinement {
         for (resource, most) in LIMITS {
             step("set limits", limit(resource, most))?;
         }
+        if self.has_xdp {
+            step("let memory be locked", raise(Resource::RLIMIT_MEMLOCK, LOCKED_MEMORY))?;
+        }
         // First, since it needs a capability that later steps remove.
         step("limit capabilities", sys::limit_bounding_set(CAP_NET_RAW))?;
         // Otherwise the change of user would clear them all.
@@ -120,4 +130,15 @@ fn limit(resource: Resource, most: u64) -> nix::Result<()> {
     let (_, hard) = getrlimit(resource)?;
     let limit = most.min(hard);
     setrlimit(resource, limit, limit)
+}
+
+/// Raises both limits to this one, or the soft limit as far as possible if this process may not raise
+/// the hard one.
+fn raise(resource: Resource, least: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(resource)?;
+    let limit = least.max(hard);
+    match setrlimit(resource, limit, limit) {
+        Err(Errno::EPERM) => setrlimit(resource, hard, hard),
+        result => result,
+    }
 }

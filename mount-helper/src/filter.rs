@@ -241,8 +241,13 @@ const ALLOWED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALLOWED_HERE: &[libc::c_long] = &[];
 
-/// The filter program.
-pub(crate) fn program() -> Vec<sock_filter> {
+/// The family of sockets, and the command of bpf(2) that puts one into a map, for captures through
+/// AF_XDP. The daemon has no right to make a map or a program: it gets them from the supervisor.
+const XDP_FAMILY: i32 = libc::AF_XDP;
+const MAP_UPDATE: u32 = 2;
+
+/// The filter program. `has_xdp` allows captures through AF_XDP.
+pub(crate) fn program(has_xdp: bool) -> Vec<sock_filter> {
     let mut program = vec![
         load_architecture(),
         compare(ARCHITECTURE, 0, 1),
@@ -277,7 +282,18 @@ pub(crate) fn program() -> Vec<sock_filter> {
         program.extend([compare(kind << 8, 0, 1), verdict(SECCOMP_RET_ALLOW)]);
     }
     program.push(refusal(libc::EPERM));
-    let families = FAMILIES.map(i32::unsigned_abs);
+    if has_xdp {
+        // The command is the first argument.
+        program.extend([
+            compare(call(libc::SYS_bpf), 0, 4),
+            load_argument(0),
+            compare(MAP_UPDATE, 0, 1),
+            verdict(SECCOMP_RET_ALLOW),
+            refusal(libc::EPERM),
+        ]);
+    }
+    let families = FAMILIES.into_iter().chain(has_xdp.then_some(XDP_FAMILY));
+    let families: Vec<u32> = families.map(i32::unsigned_abs).collect();
     let behind = u8::try_from(families.len() * 2 + 2).unwrap_or(u8::MAX);
     program.extend([compare(call(libc::SYS_socket), 0, behind), load_argument(0)]);
     for family in families {
@@ -307,6 +323,10 @@ mod tests {
 
     /// The program's answer to a call: an interpreter of the few instructions that it uses.
     fn judge(architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+        judge_by(false, architecture, number, arguments)
+    }
+
+    fn judge_by(has_xdp: bool, architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
         let [first, second] = arguments;
         let word = |offset: u32| match offset {
             0 => number,
@@ -315,7 +335,7 @@ mod tests {
             24 => second,
             other => panic!("loads {other}"),
         };
-        let program = program();
+        let program = program(has_xdp);
         let (mut at, mut accumulator) = (0, 0);
         loop {
             let sock_filter { code, jt, jf, k } = program[at];
@@ -362,6 +382,26 @@ mod tests {
     }
 
     #[test]
+    fn what_af_xdp_needs_is_allowed_only_with_it() {
+        let of = |has_xdp, number, argument| {
+            judge_by(has_xdp, ARCHITECTURE, call(number), [argument, 0])
+        };
+        let family = XDP_FAMILY.unsigned_abs();
+        assert_eq!(of(true, libc::SYS_socket, family), SECCOMP_RET_ALLOW);
+        assert_eq!(of(true, libc::SYS_bpf, MAP_UPDATE), SECCOMP_RET_ALLOW);
+        // BPF_MAP_CREATE, BPF_PROG_LOAD, BPF_PROG_ATTACH, BPF_LINK_CREATE.
+        for command in [0, 5, 8, 28] {
+            assert_eq!(of(true, libc::SYS_bpf, command), EPERM, "{command}");
+            assert_eq!(of(false, libc::SYS_bpf, command), ENOSYS, "{command}");
+        }
+        assert_eq!(of(false, libc::SYS_socket, family), EPERM);
+        assert_eq!(of(false, libc::SYS_bpf, MAP_UPDATE), ENOSYS);
+        for call in [libc::SYS_ptrace, libc::SYS_setns] {
+            assert_eq!(of(true, call, 0), ENOSYS, "{call}");
+        }
+    }
+
+    #[test]
     fn everything_else_is_refused() {
         for number in [
             libc::SYS_mount,
@@ -400,7 +440,7 @@ mod tests {
         command.args(["--user", "true"]).env("LC_ALL", "C");
         sys::before_exec(&mut command, || {
             set_no_new_privs()?;
-            seccomp::install(&program())
+            seccomp::install(&program(false))
         });
         let output = command.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);

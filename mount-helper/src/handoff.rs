@@ -15,21 +15,29 @@
 //!     │ ───────────────────────────▶ │  makes the device, if there is none
 //!     │  t, and the device           │
 //!     │ ◀─────────────────────────── │  closes its copy of the device
+//!     │  x, and INTERFACE QUEUES MODE│
+//!     │ ───────────────────────────▶ │  attaches an XDP program
+//!     │  x, its mode, and the link   │
+//!     │  x, and the map of sockets   │
+//!     │ ◀─────────────────────────── │  closes its copies of both
 //! ```
 //!
-//! Instead of a tap device, the answer may be `e` and a text that says why there is none.
+//! Instead of a tap device or a link, the answer may be `e` and a text with the reason.
 //!
 //! The daemon is not trusted: a message that makes no sense at its time is ignored, and only the
-//! description of a tap device has parts that the supervisor interprets.
+//! description of a tap device and the request for a program have parts that the supervisor
+//! interprets.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use mount_helper::tap::TapDescription;
+use mount_helper::xdp::XdpRequest;
 use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, sendmsg, socketpair,
 };
+use xdp_attach::Attachment;
 
 /// Maximum bytes of a message: more than a description of a tap device has.
 const MESSAGE_MAX: usize = 160;
@@ -45,6 +53,8 @@ pub(crate) enum DaemonMessage {
     Unmount,
     /// It asks for a new tap or tun device of this description.
     Tap(TapDescription),
+    /// It asks for an XDP program on an interface.
+    Xdp(XdpRequest),
 }
 
 /// The supervisor's end.
@@ -85,6 +95,10 @@ impl Handoff {
                     .ok()
                     .and_then(|text| TapDescription::parse(text).ok())
                     .map(DaemonMessage::Tap),
+                [b'x', request @ ..] => std::str::from_utf8(request)
+                    .ok()
+                    .and_then(XdpRequest::parse)
+                    .map(DaemonMessage::Xdp),
                 _ => None,
             }),
             Err(Errno::EAGAIN | Errno::EINTR) => Some(None),
@@ -107,6 +121,21 @@ impl Handoff {
     pub(crate) fn send_tap(&self, made: Result<OwnedFd, String>) -> io::Result<()> {
         match made {
             Ok(device) => self.answer(b"t", &[device.as_raw_fd()]),
+            Err(why) => self.answer(format!("e{why}").as_bytes(), &[]),
+        }
+    }
+
+    /// Sends the descriptors of an XDP program, or the reason for a refusal. This process keeps no
+    /// copy of them, so the program goes with the daemon.
+    ///
+    /// # Errors
+    /// If the daemon is gone; the descriptors are closed then.
+    pub(crate) fn send_xdp(&self, attached: Result<Attachment, String>) -> io::Result<()> {
+        match attached {
+            Ok(Attachment { link, sockets, mode }) => {
+                self.answer(format!("x{}", mode.word()).as_bytes(), &[link.as_raw_fd()])?;
+                self.answer(b"x", &[sockets.as_raw_fd()])
+            }
             Err(why) => self.answer(format!("e{why}").as_bytes(), &[]),
         }
     }
@@ -139,6 +168,8 @@ mod tests {
             (b"x", None),
             (b"much more than one byte", None),
             (b"ttun:t0,mtu=1400", Some(DaemonMessage::Tap(tun))),
+            (b"xeth1 4 auto", XdpRequest::parse("eth1 4 auto").map(DaemonMessage::Xdp)),
+            (b"xeth1 4", None),
             (b"ttun:t%d", None),
             (b"t\xff", None),
             (&[b't'; 1000], None),

@@ -6,3 +6,4 @@ pub mod mountinfo;
 pub mod seccomp;
 pub mod source;
 pub mod tap;
+pub mod xdp;

@@ -55,10 +55,10 @@ const USAGE: &str = "\
 Usage: mount.pcapfs SPEC DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]
 
 Mounts a live packet capture on DIR. mount(8) runs this for `mount -t pcapfs`.
-SPEC is an interface, `any`, file:PATH, stream:PATH, tap:NAME, tun:NAME, tcp:HOST:PORT or
+SPEC is an interface, `any`, xdp:IFACE, file:PATH, stream:PATH, tap:NAME, tun:NAME, tcp:HOST:PORT or
 tcp-listen:ADDR:PORT; `none` with config=FILE.
 Options: alias=, filter=, ring=, ring_dir=, kernel_buffer=, inject_speed=, snaplen=, group=, mode=,
-config=, socket=, state=, user= (of the daemon), and those of mount(8).
+config=, socket=, state=, user= (of the daemon), xdp= (interfaces), and those of mount(8).
 See mount.pcapfs(8).
 ";
 
@@ -175,7 +175,8 @@ fn supervise(
     arguments::hide(&[OsStr::new(SUPERVISE), plan.directory.as_os_str()]);
     let (log, notifier) = (MessageLog::new(), Notifier::from_environment());
     look_at_directory(&mut plan)?;
-    let confinement = Confinement { account, filter: filter::program() };
+    let has_xdp = !plan.xdp.is_empty();
+    let confinement = Confinement { account, filter: filter::program(has_xdp), has_xdp };
     let supervisor = Supervisor::new(plan, program, confinement, report, (log, notifier))
         .map_err(MountFailure::System)?;
     // So that the supervisor keeps no unrelated directory busy.

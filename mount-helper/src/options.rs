@@ -119,6 +119,8 @@ pub(crate) enum DaemonOptions {
     State,
     /// Configuration file of the daemon.
     Config,
+    /// Interfaces to which an XDP program may be attached for the daemon.
+    Xdp,
 }
 
 impl MountOption {
@@ -141,6 +143,7 @@ impl MountOption {
             ("socket", _) => Meaning::Own(DaemonOptions::Socket),
             ("state", _) => Meaning::Own(DaemonOptions::State),
             ("config", _) => Meaning::Own(DaemonOptions::Config),
+            ("xdp", _) => Meaning::Own(DaemonOptions::Xdp),
             ("ro" | "nosuid" | "nodev" | "noexec", false) => Meaning::Mount,
             ("remount", false) => Meaning::Remount,
             ("comment", _) => Meaning::Swallowed,
@@ -152,9 +155,9 @@ impl MountOption {
 }
 
 /// Names of the options of pcapfs.
-const OWN: [&str; 11] = [
+const OWN: [&str; 12] = [
     "alias", "filter", "ring", "ring_dir", "snaplen", "user", "group", "mode", "socket", "state",
-    "config",
+    "config", "xdp",
 ];
 
 /// Advice for an unknown option: the nearest name, or all names.

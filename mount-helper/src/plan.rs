@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use mount_helper::source::PATH_KINDS;
+use mount_helper::xdp;
 
 use crate::options::{self, DaemonOptions, Meaning, MountOption, SyntaxError};
 
@@ -60,6 +61,8 @@ pub(crate) struct MountPlan {
     config: Option<PathBuf>,
     /// User the daemon runs as, if named.
     user: Option<String>,
+    /// Interfaces to which an XDP program may be attached for the daemon.
+    pub(crate) xdp: Vec<String>,
     /// Properties of the mount, such as `ro`.
     pub(crate) mount_options: Vec<String>,
     /// Mount namespace to mount in.
@@ -125,6 +128,8 @@ pub(crate) enum UsageError {
     Alias(String),
     #[error("-o {0}={1}: write a size as 512K, 64M or 2G")]
     Size(&'static str, String),
+    #[error("-o xdp={0}: write names of interfaces, with colons between them")]
+    Xdp(String),
     #[error("-o snaplen={0}: a number of bytes from 1 to 4294967295 is needed")]
     Snaplen(String),
     #[error("-o mode={0}: write permission bits as 0750 or 750")]
@@ -251,6 +256,7 @@ impl CommandLine {
         Ok(MountPlan {
             directory: operand(directory),
             capture: chosen.capture(&spec)?,
+            xdp: chosen.xdp(&spec),
             spec,
             ring: chosen.ring,
             kernel_buffer: chosen.kernel_buffer,
@@ -288,6 +294,7 @@ struct ChosenOptions {
     state: Option<PathBuf>,
     config: Option<PathBuf>,
     user: Option<String>,
+    xdp: Vec<String>,
     mount_options: Vec<String>,
 }
 
@@ -325,8 +332,16 @@ impl ChosenOptions {
             DaemonOptions::Socket => self.socket = Some(needed("socket")?.into()),
             DaemonOptions::State => self.state = Some(needed("state")?.into()),
             DaemonOptions::Config => self.config = Some(needed("config")?.into()),
+            DaemonOptions::Xdp => self.xdp = interfaces(&needed("xdp")?)?,
         }
         Ok(())
+    }
+
+    /// The interfaces of the option `xdp`, and that of SPEC if it is a source of this kind.
+    fn xdp(&mut self, spec: &str) -> Vec<String> {
+        let mut interfaces = std::mem::take(&mut self.xdp);
+        interfaces.extend(xdp::interface(spec).map(str::to_owned));
+        interfaces
     }
 
     /// The capture of SPEC and the options about it; `None` for `none`.
@@ -457,6 +472,13 @@ fn size(name: &'static str, value: String) -> Result<String, UsageError> {
         Ok(1..) if unit_is_known => Ok(value),
         _ => Err(UsageError::Size(name, value)),
     }
+}
+
+/// Reads names of interfaces with colons between them.
+fn interfaces(value: &str) -> Result<Vec<String>, UsageError> {
+    let names: Vec<String> = value.split(':').map(str::to_owned).collect();
+    let are_names = names.iter().all(|name| xdp::is_name(name));
+    if are_names { Ok(names) } else { Err(UsageError::Xdp(value.to_owned())) }
 }
 
 fn snaplen(value: String) -> Result<u32, UsageError> {

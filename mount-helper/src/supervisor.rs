@@ -14,11 +14,14 @@ use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use mount_helper::tap::{self, TapDescription, TapOwner};
+use mount_helper::xdp::XdpRequest;
 use nix::fcntl::OFlag;
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, dup2_stderr, dup2_stdin, dup2_stdout, pipe2};
+use xdp_attach::Attachment;
 
 use crate::backoff::RestartBackoff;
 use crate::confine::{self, Confinement};
@@ -322,6 +325,10 @@ impl Supervisor {
                 // If it fails, the daemon has died, which is noticed soon.
                 let _ = handoff.send_tap(made);
             }
+            (Some(Some(DaemonMessage::Xdp(wanted))), _) if self.stopping.is_none() => {
+                // If it fails, the daemon has died, which is noticed soon.
+                let _ = handoff.send_xdp(self.attach(&wanted));
+            }
             (Some(Some(DaemonMessage::Unmount)), _) => {
                 if let Some(tree) = self.tree.take() {
                     tree.detach();
@@ -351,6 +358,19 @@ impl Supervisor {
         let made = tap::make(wanted, owner).map_err(|error| error.to_string())?;
         *taps += 1;
         Ok(made)
+    }
+
+    /// Attaches an XDP program for the daemon, to an interface that root has named.
+    fn attach(&self, wanted: &XdpRequest) -> Result<Attachment, String> {
+        let XdpRequest { interface, queues, mode } = wanted;
+        if !self.plan.xdp.contains(interface) {
+            return Err(format!(
+                "mount.pcapfs attaches an XDP program only to interfaces that its options name (add \
+                 xdp={interface} to them)"
+            ));
+        }
+        let index = if_nametoindex(interface.as_str()).map_err(|errno| errno.desc().to_owned())?;
+        Attachment::new(index, *queues, *mode).map_err(|error| error.to_string())
     }
 
     fn is_ready(&mut self, took: Duration) {

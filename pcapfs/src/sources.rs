@@ -5,12 +5,14 @@
 
 mod tap;
 mod tls;
+mod xdp;
 
 use capture::source::{ExternalSource, SourceName};
 
 use crate::mirror;
 
 pub(crate) use tap::make_taps_with;
+pub(crate) use xdp::attach_xdp_with;
 
 /// A kind of source that this program brings.
 struct ExternalKind {

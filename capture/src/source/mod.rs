@@ -37,7 +37,7 @@ pub use namespace::NamespacedInterface;
 pub use network::{Connecting, HostAndPort, Incoming, ListenAddress, Listening, Transport};
 pub use patience::ReconnectPatience;
 pub use tap::TapDevice;
-pub use xdp::{XdpError, XdpPath};
+pub use xdp::{XdpAttacher, XdpError, XdpPath, attach_xdp_with};
 
 use crate::filter::FilterError;
 use crate::injection::Injection;

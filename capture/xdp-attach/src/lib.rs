@@ -81,8 +81,22 @@ pub struct AttachError {
     pub error: io::Error,
 }
 
+impl AttachError {
+    /// Returns true if the interface has another program.
+    #[must_use]
+    pub fn is_program_there(&self) -> bool {
+        matches!(self.error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST))
+    }
+}
+
 impl fmt::Display for AttachError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_program_there() {
+            return formatter.write_str(
+                "the interface has another XDP program (ip link set IFACE xdp off removes one that \
+                 no process holds)",
+            );
+        }
         let step = match self.step {
             AttachStep::Map => "cannot make a map of AF_XDP sockets",
             AttachStep::Load => "cannot load the XDP program",

@@ -2,17 +2,20 @@
 //!
 //! The daemon is started with one end of a pair of sockets. When its captures run, it asks for the
 //! tree to be mounted, and gets the device. It reports when the tree answers, and before it ends,
-//! it asks for the tree to be unmounted. In between it asks for tap devices, which it may not make.
+//! it asks for the tree to be unmounted. In between it asks for tap devices, which it may not make, and for
+//! XDP programs, which it may not attach.
 //! mount-helper/src/handoff.rs is the other end.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use mount_helper::tap::TapDescription;
+use mount_helper::xdp::XdpRequest;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
+use xdp_attach::{Attachment, XdpMode};
 
 use super::mount::{MountError, own, receive_answer, receive_descriptor};
 
@@ -59,6 +62,27 @@ impl DeviceHandoff {
         match receive_answer(&self.socket) {
             (_, Some(device)) => Ok(device),
             (text, None) => Err(text.strip_prefix('e').unwrap_or(GONE).to_owned()),
+        }
+    }
+
+    /// Asks for an XDP program on an interface, which exists for as long as the descriptor of its
+    /// link.
+    ///
+    /// # Errors
+    /// The reason of the helper, for people.
+    pub(crate) fn attach_xdp(&self, wanted: &XdpRequest) -> Result<Attachment, String> {
+        const GONE: &str = "mount.pcapfs, which attaches XDP programs for this daemon, is gone";
+        let _asking = self.asking.lock();
+        self.say(format!("x{wanted}").as_bytes()).map_err(|_| GONE.to_owned())?;
+        let (text, link) = receive_answer(&self.socket);
+        let Some(link) = link else {
+            return Err(text.strip_prefix('e').unwrap_or(GONE).to_owned());
+        };
+        let mode = text.strip_prefix('x').and_then(XdpMode::parse);
+        let (_, sockets) = receive_answer(&self.socket);
+        match (sockets, mode) {
+            (Some(sockets), Some(mode)) => Ok(Attachment { link, sockets, mode }),
+            _ => Err(GONE.to_owned()),
         }
     }
 

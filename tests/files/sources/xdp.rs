@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
 
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{
-    ALIAS, Daemon, Host, Mount, Net, User, binary, frame, run, skip_unless, tool, wait_until,
+    ALIAS, Daemon, Host, Mount, Namespace, Net, Running, User, binary, frame, run, skip_unless,
+    tool, wait_until,
 };
 
 use crate::support::packets_of;
@@ -357,18 +361,124 @@ fn only_root_takes_packets_from_the_system() {
         let wanted = "run as root, or with CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF";
         assert!(refused.stderr.contains(wanted), "{}", refused.stderr);
     }
+    // These suffice.
+    let rings = tempfile::tempdir_in("/dev/shm").unwrap();
+    std::os::unix::fs::chown(rings.path(), Some(USER.id), Some(USER.group)).unwrap();
+    let mut command = tool("setpriv");
+    command.args(["--reuid=54353", "--regid=65473", "--clear-groups"]);
+    command
+        .args(["--inh-caps=+net_raw,+net_admin,+bpf", "--ambient-caps=+net_raw,+net_admin,+bpf"]);
+    command.arg(binary("pcapfs")).args(["mount", "none", "-c"]).arg(format!("x={}", source("")));
+    command.arg("--ring-dir").arg(rings.path());
+    command.arg("--socket").arg(folder.path().join("s"));
+    let mut daemon = net.a.run(|| Running::spawn(&mut command));
+    wait_until("it has attached a program", 10, || has_program(&net));
+    let _ = daemon.end_with(Signal::SIGTERM);
+    assert!(!has_program(&net), "{}", link(&net));
+}
+
+/// A port of this network namespace, whose packets come from another one.
+struct HostPort {
+    name: String,
+    far: Namespace,
+}
+
+impl HostPort {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let (far, count) = (Namespace::new(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name = format!("px{}-{count}", std::process::id() % 100_000_000);
+        // When the namespace is deleted, both ends go.
+        let words = ["link", "add", &name, "type", "veth", "peer", "name", Net::PEER, "netns"];
+        ip(&[&words[..], &[far.name()]].concat());
+        ip(&["link", "set", &name, "up"]);
+        ip(&["-n", far.name(), "link", "set", Net::PEER, "up"]);
+        Self { name, far }
+    }
+
+    fn shown(&self) -> String {
+        run(tool("ip").args(["link", "show", "dev", &self.name]), 5).success().text().to_owned()
+    }
+}
+
+impl Drop for HostPort {
+    fn drop(&mut self) {
+        let _ = run(tool("ip").args(["link", "delete", &self.name]), 5);
+    }
+}
+
+/// Returns true if a process has the link of a program.
+fn has_link(pid: Pid) -> bool {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let mut paths = descriptors.filter_map(|descriptor| fs::read_link(descriptor.path()).ok());
+    paths.any(|path| path.to_str().is_some_and(|path| path.contains("bpf_link")))
 }
 
 #[test]
-fn a_daemon_of_mount_says_that_it_may_not_attach_a_program() {
-    skip_unless!(root, "unshare", "nsenter");
-    let host = Host::new();
-    let refused = host.mount("xdp:lo,force=true", "alias=x");
-    assert!(!refused.status.success());
-    let part =
-        "xdp:lo,force=true: a daemon that mount(8) has started may not attach an XDP program";
-    assert!(refused.stderr.contains(part), "{}", refused.stderr);
+fn a_daemon_of_mount_receives_through_the_program_that_its_supervisor_attaches() {
+    skip_unless!(root, "unshare", "nsenter", "ip", "python3");
+    let (host, port) = (Host::new(), HostPort::new());
+    let spec = format!("xdp:{}", port.name);
+    let _ = host.mount(&spec, "alias=lab,filter=udp port 40001,kernel_buffer=32M").success();
+    let (daemon, supervisor) = (host.daemon().expect("it runs"), host.supervisor().unwrap());
+    let rights = fs::read_to_string(format!("/proc/{daemon}/status")).unwrap();
+    // CAP_NET_RAW
+    assert!(rights.contains("CapEff:\t0000000000002000"), "{rights}");
+    assert!(has_link(daemon) && !has_link(supervisor), "the supervisor keeps no copy");
+    let numbered: Vec<Vec<u8>> = (1..=5).map(|number| frame::ethernet(number, 100)).collect();
+    let send = |stored: u64| {
+        port.far.send_frames(Net::PEER, &numbered);
+        wait_until("all are stored", 10, || {
+            host.try_status("lab").is_some_and(|status| status["packets"]["stored"] == stored)
+        });
+    };
+    send(5);
+    assert!(host.try_status("lab").unwrap()["backend"] == "af_xdp_native");
+    // Memory of frames is locked. The supervisor raises that limit if it may (CAP_SYS_RESOURCE);
+    // otherwise the buffer is smaller than it was asked for.
+    let limits = fs::read_to_string(format!("/proc/{daemon}/limits")).unwrap();
+    let locked = limits.lines().find(|line| line.starts_with("Max locked memory")).unwrap();
+    let soft: u64 = locked.split_ascii_whitespace().nth(3).unwrap().parse().unwrap();
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let own = own.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim();
+    let may_raise = u64::from_str_radix(own, 16).unwrap() & 1 << 24 != 0;
+    let (_, hard) = getrlimit(Resource::RLIMIT_MEMLOCK).unwrap();
+    assert_eq!(soft, if may_raise { hard.max(2 << 30) } else { hard }, "{locked}");
+    // The program goes with the daemon, and the next daemon gets another one.
+    nix::sys::signal::kill(daemon, Signal::SIGKILL).unwrap();
+    wait_until("another daemon runs", 10, || {
+        host.daemon().is_some_and(|next| next != daemon && has_link(next))
+            && host.try_status("lab").is_some_and(|status| status["state"] == "running")
+    });
+    send(10);
+    let _ = host.umount().success();
     host.wait_gone();
+    assert!(!port.shown().contains("xdp"), "{}", port.shown());
+}
+
+#[test]
+fn the_supervisor_attaches_programs_only_to_interfaces_that_its_options_name() {
+    skip_unless!(root, "unshare", "nsenter", "ip");
+    let (host, port, other) = (Host::new(), HostPort::new(), HostPort::new());
+    let init = |source: &str| run(host.command("pcapfs").args(["init", source]), 10);
+    let _ = host.mount("lo", "alias=l,filter=udp port 9").success();
+    let refused = init(&format!("xdp:{}", port.name));
+    assert_eq!(refused.status.code(), Some(1), "{}", refused.stderr);
+    let wanted =
+        format!("only to interfaces that its options name (add xdp={} to them)", port.name);
+    assert!(refused.stderr.contains(&wanted), "{}", refused.stderr);
+    let _ = host.umount().success();
+    host.wait_gone();
+    let named = format!("alias=l,filter=udp port 9,xdp=eth99:{}", port.name);
+    let _ = host.mount("lo", &named).success();
+    let _ = init(&format!("xdp:{}", port.name)).success();
+    assert!(port.shown().contains("xdp"), "{}", port.shown());
+    let refused = init(&format!("xdp:{}", other.name));
+    assert!(refused.stderr.contains("only to interfaces"), "{}", refused.stderr);
+    assert!(!other.shown().contains("xdp"), "{}", other.shown());
+    let _ = host.umount().success();
+    host.wait_gone();
+    assert!(!port.shown().contains("xdp"), "{}", port.shown());
 }
 
 #[test]

@@ -36,12 +36,12 @@ pub enum XdpError {
          and CAP_BPF)"
     )]
     NotPermitted,
-    /// The daemon of mount.pcapfs may not call bpf(2).
-    #[error(
-        "a daemon that mount(8) has started may not attach an XDP program; start one as root with \
-         pcapfs mount"
-    )]
+    /// This process may not call bpf(2).
+    #[error("bpf(2) is forbidden here, or the kernel does not have it")]
     NotHere,
+    /// The process that attaches programs for this one refuses.
+    #[error("{0}")]
+    Refused(String),
     /// The interface has an XDP program.
     #[error(
         "{interface} has another XDP program (ip link set {interface} xdp off removes one that no \

@@ -33,6 +33,7 @@ use protocol::time::Timestamp;
 use xdp_attach::XdpMode;
 
 pub use error::XdpError;
+pub use open::{XdpAttacher, attach_xdp_with};
 pub(super) use place::{PREFIX, XdpInterface, interface_of};
 
 use super::interface::{

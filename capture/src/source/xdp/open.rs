@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -117,17 +118,33 @@ fn attach(
     queues: u32,
     mode: Option<XdpMode>,
 ) -> Result<Attachment, XdpError> {
+    if let Some(attacher) = ATTACHER.get() {
+        return attacher(interface, queues, mode).map_err(XdpError::Refused);
+    }
     Attachment::new(index, queues, mode).map_err(|failure: AttachError| {
         match failure.error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => XdpError::NotPermitted,
             // The filter of system calls does not know bpf(2).
             Some(libc::ENOSYS) => XdpError::NotHere,
-            Some(libc::EBUSY | libc::EEXIST) => {
+            _ if failure.is_program_there() => {
                 XdpError::OtherProgram { interface: interface.to_owned() }
             }
             _ => XdpError::Attach(failure),
         }
     })
+}
+
+/// A way to have the program attached by another process: the interface by its real name, the number
+/// of its receive queues, and the place of the program.
+pub type XdpAttacher =
+    Box<dyn Fn(&str, u32, Option<XdpMode>) -> Result<Attachment, String> + Send + Sync>;
+
+/// The other process.
+static ATTACHER: OnceLock<XdpAttacher> = OnceLock::new();
+
+/// Has programs attached in this way, for a process that may not do it; only the first call counts.
+pub fn attach_xdp_with(attacher: XdpAttacher) {
+    let _ = ATTACHER.set(attacher);
 }
 
 fn not_permitted(error: io::Error) -> XdpError {
