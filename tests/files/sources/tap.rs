@@ -204,6 +204,11 @@ fn frames_that_find_the_queue_full_are_counted() {
         .start();
     let socket = sender(&namespace, "queue0");
     daemon.signal(Signal::SIGSTOP);
+    wait_until("every thread has stopped", 10, || {
+        let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap().flatten();
+        let status = |path: &Path| fs::read_to_string(path.join("status")).unwrap_or_default();
+        threads.into_iter().all(|thread| status(&thread.path()).contains("State:\tT"))
+    });
     send(&socket, 1..=3_000);
     daemon.signal(Signal::SIGCONT);
     let counts = || {
@@ -392,4 +397,40 @@ fn the_helper_makes_the_device_for_a_daemon_without_rights() {
     assert!(!refused.status.success());
     assert!(refused.stderr.contains("tap:lo: "), "{}", refused.stderr);
     host.wait_gone();
+}
+
+#[test]
+fn a_daemon_of_mount_attaches_to_a_device_of_its_user() {
+    skip_unless!(root, "ip", "unshare", "nsenter", "mknod");
+    let (host, folder) = (Host::new(), device_folder());
+    let mut bind = host.command("mount");
+    let bound = run(bind.arg("--bind").arg(folder.path().join("tun")).arg("/dev/net/tun"), 5);
+    let _ = bound.success();
+    let name = format!("pu{}", std::process::id() % 1_000_000_000);
+    let _device = OwnedDevice::new(&name, Host::USER);
+    let mounted = host.mount(&format!("tap:{name}"), "alias=lab,filter=udp port 40001");
+    let _ = mounted.success();
+    send_frames(&name, &numbered(1..=5));
+    wait_until("all are stored", 10, || host.count("lab", "/packets/stored") == 5);
+    let _ = host.umount().success();
+    host.wait_gone();
+    assert!(run(tool("ip").args(["link", "show", "dev", &name]), 5).status.success(), "it stays");
+}
+
+/// A tap device of a user in the namespace of this process, deleted on drop.
+struct OwnedDevice<'a>(&'a str);
+
+impl<'a> OwnedDevice<'a> {
+    fn new(name: &'a str, user: u32) -> Self {
+        ip(&["tuntap", "add", "dev", name, "mode", "tap", "user", &user.to_string()]);
+        let device = Self(name);
+        ip(&["link", "set", name, "up"]);
+        device
+    }
+}
+
+impl Drop for OwnedDevice<'_> {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["link", "delete", self.0]).status();
+    }
 }
