@@ -1,35 +1,59 @@
 //! Capture at full speed on a veth pair, without a reader: the cost of a captured packet, and the
 //! number of lost packets.
 
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use pcapfs_tests::{Daemon, Mount, Net, Running, measure, run, tool, wait_until};
+use pcapfs_tests::{Daemon, Mount, Net, Running, measure, tool, wait_until};
 
 use crate::load::Noise;
 use crate::memory::mebibytes;
 use crate::report::Section;
 use crate::sample::Sample;
+use crate::traffic::{Sender, Traffic};
 use crate::{Effort, cores};
 
 /// The packets sent in one run.
 #[derive(Clone, Copy, Debug)]
 struct Load {
-    /// Bytes of a frame.
-    length: usize,
+    traffic: Traffic,
+    /// Of UDP. The mix has its own number.
     packets: u64,
     /// Packets a second. `None` means as fast as one core can send.
     rate: Option<u64>,
+    /// Maximum CPU of the daemon, and of its capture thread, as multiples of tcpdump's.
+    over_tcpdump: (f64, Option<f64>),
 }
 
 /// Each run takes one to three seconds. At the first rate, only dumpcap may lose packets, on any
 /// machine; the others are as fast as the generator.
-const LOADS: [Load; 3] = [
-    Load { length: 1442, packets: 1_500_000, rate: Some(500_000) },
-    Load { length: 1442, packets: 1_500_000, rate: None },
-    Load { length: 60, packets: 2_000_000, rate: None },
+const LOADS: [Load; 5] = [
+    Load {
+        traffic: Traffic::OneFlow(1442),
+        packets: 1_500_000,
+        rate: Some(500_000),
+        over_tcpdump: (1.4, Some(0.95)),
+    },
+    Load {
+        traffic: Traffic::OneFlow(1442),
+        packets: 1_500_000,
+        rate: None,
+        over_tcpdump: (1.4, Some(0.95)),
+    },
+    Load {
+        traffic: Traffic::ThousandFlows(1442),
+        packets: 1_500_000,
+        rate: None,
+        over_tcpdump: (1.6, None),
+    },
+    Load {
+        traffic: Traffic::OneFlow(60),
+        packets: 2_000_000,
+        rate: None,
+        over_tcpdump: (2.2, Some(0.5)),
+    },
+    Load { traffic: Traffic::Mix, packets: 0, rate: None, over_tcpdump: (1.6, None) },
 ];
 
 /// The maximum time for which one of the tools leaves packets in the kernel. It is tcpdump's, which
@@ -39,7 +63,7 @@ const KERNEL_TIMEOUT: Duration = Duration::from_millis(1200);
 impl Load {
     fn name(self) -> String {
         let rate = self.rate.map_or_else(|| "full speed".to_owned(), |rate| format!("{rate}/s"));
-        format!("{} bytes, {rate}", self.length)
+        format!("{}, {rate}", self.traffic.name())
     }
 }
 
@@ -70,6 +94,8 @@ struct Figures {
     lost: Sample,
     lost_share: Sample,
     cpu: Sample,
+    /// The part of `cpu` that receives packets; all of it for the other tools.
+    thread: Sample,
     resident: Sample,
 }
 
@@ -82,6 +108,7 @@ impl Figures {
             (&mut self.lost, &other.lost),
             (&mut self.lost_share, &other.lost_share),
             (&mut self.cpu, &other.cpu),
+            (&mut self.thread, &other.thread),
             (&mut self.resident, &other.resident),
         ] {
             ours.append(theirs);
@@ -101,17 +128,19 @@ pub(crate) fn measure(effort: Effort) -> Section {
             "lost",
             "lost %",
             "CPU us/packet",
+            "of it capture thread",
             "resident MiB",
         ],
     );
     let mut noise = Noise::default();
     for load in LOADS {
         let net = Net::new();
+        let sender = Sender::new(load.traffic, load.packets, load.rate);
         let mut figures = TOOLS.map(|_| Figures::default());
         for round in 0..effort.rounds {
             for turn in 0..TOOLS.len() {
                 let which = (round + turn) % TOOLS.len();
-                let taken = noise.quietly(|| take(TOOLS[which], &net, load));
+                let taken = noise.quietly(|| take(TOOLS[which], &net, &sender));
                 figures[which].append(&taken);
             }
         }
@@ -125,6 +154,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
                 figures.lost.show(0),
                 figures.lost_share.show(2),
                 figures.cpu.show(3),
+                figures.thread.show(3),
                 figures.resident.show(1),
             ]);
         }
@@ -137,7 +167,17 @@ pub(crate) fn measure(effort: Effort) -> Section {
         } else {
             section.undecided(&lossless, measured, "0");
         }
-        for (other, name, target) in [(tcpdump, "tcpdump", 1.5), (dumpcap, "dumpcap", 0.5)] {
+        let (whole, thread) = load.over_tcpdump;
+        if let Some(target) = thread {
+            let ratio = ours.thread.over(&tcpdump.cpu);
+            section.verdict(
+                &what("CPU per packet of the capture thread over tcpdump's"),
+                format!("{}x", ratio.show(2)),
+                &format!("{target}x or less"),
+                ratio.median() <= target,
+            );
+        }
+        for (other, name, target) in [(tcpdump, "tcpdump", whole), (dumpcap, "dumpcap", 0.5)] {
             let ratio = ours.cpu.over(&other.cpu);
             section.verdict(
                 &what(&format!("CPU per packet over {name}'s")),
@@ -148,7 +188,7 @@ pub(crate) fn measure(effort: Effort) -> Section {
         }
     }
     section.note(format!(
-        "trafgen on core {}, who captures on core {}; 64 MiB ring. CPU is that of the process, by \
+        "trafgen (the mix: tcpreplay) on core {}, the capturing program on core {}; 64 MiB ring. CPU is that of the process, by \
          captured packets. Resident includes the ring, but no kernel buffers.",
         cores::GENERATOR,
         cores::CAPTURE
@@ -220,15 +260,17 @@ fn captured(said: &str) -> u64 {
     digits.parse().expect("a number")
 }
 
-fn take(which: Tool, net: &Net, load: Load) -> Figures {
+fn take(which: Tool, net: &Net, sender: &Sender) -> Figures {
     let capturing = Capturing::start(which, net);
     let pid = capturing.pid();
     let (before, begun) = (received(net), measure::cpu_time(pid));
+    let thread_begun = thread_time(which, pid);
     let begin = Instant::now();
-    generate(net, load);
+    sender.send(net);
     let elapsed = begin.elapsed();
     settle(pid);
     let cpu = measure::cpu_time(pid).saturating_sub(begun);
+    let thread = thread_time(which, pid).saturating_sub(thread_begun);
     let offered = received(net) - before;
     let resident = measure::resident_memory(pid);
     let captured = capturing.captured();
@@ -242,6 +284,7 @@ fn take(which: Tool, net: &Net, load: Load) -> Figures {
     figures.lost.push(lost);
     figures.lost_share.push(100.0 * lost / offered as f64);
     figures.cpu.push(cpu.as_secs_f64() * 1e6 / captured as f64);
+    figures.thread.push(thread.as_secs_f64() * 1e6 / captured as f64);
     figures.resident.push(mebibytes(resident));
     figures
 }
@@ -261,24 +304,20 @@ fn settle(pid: Pid) {
     });
 }
 
-/// Sends frames from one core.
-fn generate(net: &Net, load: Load) {
-    let mut packet = tempfile::NamedTempFile::new().expect("a file for trafgen");
-    // An Ethernet type to which the kernel has no handler.
-    writeln!(
-        packet,
-        "{{ 2,0,0,0,0,0x99, 2,0,0,0,0,1, 0x88,0xb5, fill(0x2a, {}) }}",
-        load.length - 14
-    )
-    .expect("a file for trafgen");
-    let mut command = tool("trafgen");
-    command.args(["--no-sock-mem", "--cpus", "1", "--num", &load.packets.to_string()]);
-    if let Some(rate) = load.rate {
-        command.args(["--rate", &format!("{rate}pps")]);
+/// CPU time of the thread that receives packets.
+fn thread_time(which: Tool, pid: Pid) -> Duration {
+    if which != Tool::Pcapfs {
+        return measure::cpu_time(pid);
     }
-    command.args(["--dev", Net::PEER, "--conf"]).arg(packet.path());
-    let finished = cores::on(cores::GENERATOR, || net.b.run(|| run(&mut command, 60)));
-    let _ = finished.success();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process is there");
+    let times = tasks.flatten().filter_map(|task| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        // Nanoseconds come first in the file (Documentation/scheduler/sched-stats.rst).
+        let times = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
+        let nanoseconds = times.split_whitespace().next()?.parse().ok()?;
+        (name.trim() == "capture").then(|| Duration::from_nanos(nanoseconds))
+    });
+    times.sum()
 }
 
 /// Number of packets that have arrived at the captured interface.

@@ -27,6 +27,7 @@ mod replay;
 mod report;
 mod sample;
 mod start;
+mod traffic;
 mod walker;
 
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ use program::Part;
 const PARTS: &[Part] = &[
     Part {
         name: "capture",
-        tools: &["ip", "trafgen", "tcpdump", "dumpcap"],
+        tools: &["ip", "trafgen", "tcpreplay", "tcpdump", "dumpcap"],
         measure: capture::measure,
     },
     Part { name: "replay", tools: &["dd"], measure: replay::measure },

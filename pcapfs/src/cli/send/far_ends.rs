@@ -90,14 +90,18 @@ impl FarEnds {
     fn too_few(&self, port: u16, error: &io::Error, ports: &[u16]) -> Failure {
         let place = HostAndPort { port, ..self.place.clone() };
         let (needed, base) = (ports.len(), self.place.port);
-        Failure::Answer(match needed {
-            1 => format!("{place}: {error} (start the receiver first)"),
-            _ => format!(
-                "{place}: {error}; {needed} ports from {base} on are needed, one for each \
-                 connection, and the first {} of them answer",
-                port.saturating_sub(base)
-            ),
-        })
+        if needed == 1 {
+            return Failure::Answer(format!("{place}: {error} (start the receiver first)"));
+        }
+        let answering = match port.saturating_sub(base) {
+            0 => "none of them answers (start the receiver first)".to_owned(),
+            1 => "the first of them answers".to_owned(),
+            count => format!("the first {count} of them answer"),
+        };
+        Failure::Answer(format!(
+            "{place}: {error}; {needed} ports from {base} on are needed, one for each connection, \
+             and {answering}"
+        ))
     }
 
     /// Takes a connection to send on. Captures of interfaces leave its packets out if they may.
