@@ -155,9 +155,21 @@ impl MountOption {
 }
 
 /// Names of the options of pcapfs.
-const OWN: [&str; 12] = [
-    "alias", "filter", "ring", "ring_dir", "snaplen", "user", "group", "mode", "socket", "state",
-    "config", "xdp",
+const OWN: [&str; 14] = [
+    "alias",
+    "filter",
+    "ring",
+    "ring_dir",
+    "kernel_buffer",
+    "inject_speed",
+    "snaplen",
+    "user",
+    "group",
+    "mode",
+    "socket",
+    "state",
+    "config",
+    "xdp",
 ];
 
 /// Advice for an unknown option: the nearest name, or all names.

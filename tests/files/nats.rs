@@ -8,8 +8,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use pcapfs_tests::conversation::records;
 use pcapfs_tests::{
-    ALIAS, Client, Conversation, Daemon, Fed, Running, Server, loopback_address, python, run,
-    schema, skip_unless, tool, wait_for, wait_until,
+    ALIAS, Client, Conversation, Daemon, Fed, Running, Server, binary, loopback_address, python,
+    run, schema, skip_unless, tool, wait_for, wait_until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -271,4 +271,120 @@ fn credentials_are_shown_to_the_server_and_to_nobody_else() {
             assert!(finished.stderr.contains(part), "{part:?} is not in {}", finished.stderr);
         }
     }
+}
+
+/// The output of `pcapfs fleet`, a line for each line.
+#[track_caller]
+fn fleet(server: &Nats, words: &[&str]) -> Vec<String> {
+    let mut command = tool(binary("pcapfs").to_str().expect("test paths are text"));
+    command.arg("fleet").args(words).args(["--nats", &server.url()]);
+    let output = run(&mut command, 20).success();
+    output.text().lines().map(ToOwned::to_owned).collect()
+}
+
+/// The same, as JSON.
+#[track_caller]
+fn fleet_json(server: &Nats, words: &[&str]) -> Vec<Value> {
+    let lines = fleet(server, &[words, &["--json"]].concat());
+    lines.iter().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+}
+
+#[track_caller]
+fn found(server: &Nats, words: &[&str]) -> Vec<String> {
+    let lines = fleet_json(server, &[&["find", "--what", "http"], words].concat());
+    lines.iter().map(|line| line["target"].as_str().expect("a target").to_owned()).collect()
+}
+
+#[test]
+fn lines_of_all_machines_are_found() {
+    /// More than two batches of lines.
+    const COUNT: u16 = 600;
+    skip_unless!(mount, "nats-server", "python3");
+    let mut fed = Fed::start();
+    let server = Nats::start(&[]);
+    let mut missing = tool(binary("pcapfs").to_str().expect("test paths are text"));
+    let missing = run(missing.args(["fleet", "find", "--nats", &server.url()]), 10);
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(missing.stderr.contains("it has no stream 'pcapfs' (make it"), "{}", missing.stderr);
+    let places = [place(), place()];
+    let mut publishers =
+        [("hall.example", &places[0]), ("cellar", &places[1])].map(|(host, place)| {
+            let mut command = fed.daemon.command(["publish", ALIAS, &server.url(), "--json"]);
+            command.args(["--host", host, "--what", "http,flows", "--create-stream"]);
+            let process = Running::spawn(command.arg("--state").arg(&place.1));
+            wait_begun(&place.1);
+            process
+        });
+    for port in 1..=COUNT {
+        fed.feed.write(&exchange(port, ""));
+    }
+    let hosts = wait_for("all lines are there", 30, || {
+        let hosts = fleet_json(&server, &["hosts"]);
+        let is_whole = |host: &Value| host["http"] == COUNT && host["flows"] == 2 * COUNT;
+        (hosts.len() == 2 && hosts.iter().all(is_whole)).then_some(hosts)
+    });
+    assert_eq!((&hosts[0]["host"], &hosts[1]["host"]), (&"cellar".into(), &"hall.example".into()));
+    assert!(hosts[0]["capture"] == ALIAS && hosts[0]["last"].is_string(), "{hosts:?}");
+
+    assert_eq!(found(&server, &["--host", "hall.example"]), expected(1..=COUNT));
+    assert_eq!(found(&server, &[]).len(), 2 * usize::from(COUNT));
+    assert_eq!(found(&server, &["--host", "attic"]), [""; 0]);
+    assert_eq!(found(&server, &["--capture", "other"]), [""; 0]);
+    assert_eq!(found(&server, &["--status", "404"]), [""; 0]);
+    assert_eq!(found(&server, &["--server", "10.0.0.1"]), [""; 0]);
+    let cellar = |words: &[&str]| found(&server, &[words, &["--host", "cellar"]].concat());
+    assert_eq!(cellar(&["--status", "2xx", "--client", "10.0.0.1"]), expected(1..=COUNT));
+    assert_eq!(cellar(&["--match", "client.port=7"]), ["/7"]);
+    assert_eq!(cellar(&["--since", "1h"]), expected(1..=COUNT));
+    let lines = fleet_json(&server, &["find", "--host", "cellar", "--match", "client.port=7"]);
+    let kinds: Vec<_> = lines.iter().map(|line| line["fleet"]["what"].as_str().unwrap()).collect();
+    assert_eq!(kinds.iter().filter(|kind| **kind == "flow").count(), 2, "{kinds:?}");
+    assert_eq!(lines[0]["fleet"]["host"], "cellar");
+    let shown = fleet(&server, &["find", "--host", "cellar", "--match", "target=/7"]);
+    assert!(shown.len() == 1 && shown[0].starts_with("cellar web http 200 GET "), "{shown:?}");
+
+    // Lines to come, and only those.
+    let mut command = tool(binary("pcapfs").to_str().expect("test paths are text"));
+    command.args(["fleet", "tail", "--what", "http", "--host", "cellar", "--json"]);
+    let mut tail = Running::spawn(command.args(["--nats", &server.url()]));
+    let mut next = COUNT;
+    wait_until("a line has come", 30, || {
+        // Until the server has made the consumer, a line is one of those before.
+        next += 1;
+        fed.feed.write(&exchange(next, ""));
+        tail.stdout().ends_with(b"\n")
+    });
+    tail.signal(Signal::SIGINT);
+    assert!(tail.wait(10).success(), "{}", tail.stderr());
+    let first = tail.stdout();
+    let first: Value =
+        serde_json::from_slice(first.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    let port = first["target"].as_str().unwrap().trim_start_matches('/').parse::<u16>().unwrap();
+    assert!(port > COUNT, "{first}");
+    for publisher in &mut publishers {
+        end(publisher);
+    }
+}
+
+#[test]
+fn what_a_fleet_cannot_be_asked_is_said() {
+    for (words, part) in [
+        (&["find", "--nats", "nats://hall"][..], "--insecure"),
+        (&["find", "--status", "tea"], "'tea' is no status"),
+        (&["find", "--what", "state"], "'state': no kind of event"),
+        (&["find", "--match", "status>>4"], "character 8"),
+        (&["tail", "--since", "7"], "'7' is no age"),
+        (&["hosts", "--nats", "nats://127.0.0.1:x"], "nats://127.0.0.1:x"),
+    ] {
+        let mut command = tool(binary("pcapfs").to_str().expect("test paths are text"));
+        let finished = run(command.arg("fleet").args(words), 10);
+        assert_eq!(finished.status.code(), Some(2), "{words:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(part), "{part:?} is not in {}", finished.stderr);
+    }
+    let address = loopback_address().to_string();
+    let mut command = tool(binary("pcapfs").to_str().expect("test paths are text"));
+    let finished = run(command.args(["fleet", "hosts", "--nats", &address]), 10);
+    assert_eq!(finished.status.code(), Some(1));
+    let wanted = format!("nats://{address}:4222: Connection refused");
+    assert!(finished.stderr.contains(&wanted), "{}", finished.stderr);
 }

@@ -173,8 +173,8 @@ fn device() -> Result<OwnedFd, TapError> {
     options.open(DEVICE).map(OwnedFd::from).map_err(TapError::NoDriver)
 }
 
-/// What is wrong with an interface that is no device of this kind. The kernel does not say; but it
-/// lets a program attach to what it is.
+/// Describes an interface that is no device of the wanted kind. The kernel does not name its kind,
+/// but lets a program attach to it as what it is.
 fn other_kind(wanted: &TapDescription) -> String {
     let TapDescription { name, kind, .. } = wanted;
     let other = if *kind == TapKind::Tap { TapKind::Tun } else { TapKind::Tap };

@@ -12,6 +12,7 @@ use mount_helper::arguments;
 use super::client::DaemonSocket;
 use super::exclude::Exclude;
 use super::extcap::{self, Extcap};
+use super::fleet::{self, Fleet};
 use super::forget::Forget;
 use super::identity::IdentityArguments;
 use super::init::Init;
@@ -82,6 +83,8 @@ pub(super) enum Command {
     Publish(Box<Publish>),
     /// Print a line or run a command when a flow ends, a transaction ends, or a capture changes state
     Watch(Box<WatchArguments>),
+    /// Find what the captures of many machines have published, over NATS
+    Fleet(Box<Fleet>),
     /// Have captures leave out the packets of a TCP socket of yours, until interrupted
     Exclude(Exclude),
     /// Name other machines, whose captures all commands can use as REMOTE:ALIAS
@@ -133,6 +136,7 @@ impl Command {
             Self::Web(web) => web::run(&web, &daemon),
             Self::Publish(publish) => publish::run(&publish, &daemon),
             Self::Watch(watch) => watch::run(&watch, &daemon),
+            Self::Fleet(fleet) => fleet::run(&fleet, &daemon),
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),
             Self::Identity(identity) => identity::run(&identity),

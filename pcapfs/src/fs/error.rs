@@ -39,10 +39,10 @@ pub(crate) enum TreeError {
     /// No capture of this kind can carry out the order.
     #[error("not possible for this capture: {0}")]
     Unsupported(&'static str),
-    /// As many programs write to a file as may.
+    /// The maximum number of programs write to the file already.
     #[error("{0}")]
     Busy(String),
-    /// What was written is not what the file takes.
+    /// The written bytes are not a savefile that the file takes.
     #[error("{0}")]
     BadSavefile(String),
     /// The bytes are written at an offset that is not their turn.

@@ -1,8 +1,8 @@
 //! Tap and tun devices: `tap:NAME` and `tun:NAME`, with options after commas.
 //!
-//! What is captured is what the system sends into the interface; [`TapDevice`] does that. Here the
-//! device is found or made: by this process if it may, otherwise by the mount helper, which has
-//! started this daemon.
+//! [`TapDevice`] captures the frames that the system sends into the interface. This file finds the
+//! device or makes it: in this process if it may, otherwise through the mount helper that has started
+//! this daemon.
 
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;

@@ -197,6 +197,12 @@ impl Condition {
         Some(Self { field: named(name)?, operator: Operator::Equal, wanted })
     }
 
+    /// The field has this address; `None` if there is no such field.
+    pub(in crate::cli) fn is_address(name: &str, address: IpAddr) -> Option<Self> {
+        let wanted = Wanted::Address(address);
+        Some(Self { field: named(name)?, operator: Operator::Equal, wanted })
+    }
+
     /// True if the line meets it. A line without the field meets only a condition on `null`.
     pub(in crate::cli) fn holds_for(&self, line: &impl ComparedLine) -> bool {
         let value = line.value(self.field);

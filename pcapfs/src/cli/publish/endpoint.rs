@@ -72,7 +72,7 @@ impl Endpoint {
             return Ok(Self::Ipc(path.into()));
         }
         let Some(place) = text.strip_prefix("tcp://") else {
-            return Err(wrong("write tcp://HOST:PORT or ipc://PATH"));
+            return Err(wrong("write tcp://HOST:PORT, ipc://PATH or nats://HOST"));
         };
         let is_any = place.starts_with("*:");
         if is_any && !is_bound {
@@ -166,7 +166,7 @@ impl Endpoint {
     }
 }
 
-/// Removes a socket at which nobody listens any more.
+/// Removes a socket without a listener, which an earlier process has left.
 fn remove_stale(path: &Path) -> io::Result<()> {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
     if !is_socket {

@@ -39,6 +39,7 @@ use tokio::sync::watch;
 
 use super::client::{self, DaemonSocket};
 use super::complete;
+use super::nats::{NatsAddress, SCHEME, age};
 use super::outlet::daemon::DaemonLink;
 use super::outlet::event_kind::EventKind;
 use super::outlet::expression::Expression;
@@ -49,7 +50,7 @@ use crate::failure::Failure;
 use crate::{memory, size};
 use endpoint::Endpoint;
 use feed::FeedSettings;
-use nats::{NatsAddress, NatsSettings, StreamBounds};
+use nats::{NatsSettings, StreamBounds};
 use publishing::Publishing;
 use report::Reporter;
 use zmtp::SenderType;
@@ -134,7 +135,7 @@ pub(super) struct Publish {
     max_bytes: u64,
 
     /// Maximum age of the lines in the stream that is made, such as 12h or 7d [default: none]
-    #[arg(long, value_name = "AGE", requires = "create_stream", value_parser = nats::age)]
+    #[arg(long, value_name = "AGE", requires = "create_stream", value_parser = age)]
     max_age: Option<Duration>,
 
     /// NATS: name of this machine in subjects [default: the name it has]
@@ -188,7 +189,7 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
             publish.capture
         )));
     }
-    if publish.endpoint.starts_with(nats::SCHEME) {
+    if publish.endpoint.starts_with(SCHEME) {
         return run_nats(publish, daemon);
     }
     if publish.create_stream || publish.host.is_some() {
@@ -349,7 +350,7 @@ fn path(publish: &Publish, daemon: &DaemonSocket) -> Result<PathBuf, Failure> {
     let socket = daemon.shown_path();
     // Without a secret in it.
     let server = NatsAddress::read(&publish.endpoint).ok();
-    let server = server.filter(|_| publish.endpoint.starts_with(nats::SCHEME));
+    let server = server.filter(|_| publish.endpoint.starts_with(SCHEME));
     let endpoint = server.map_or_else(|| publish.endpoint.clone(), |server| server.to_string());
     let words = [
         socket.as_str(),

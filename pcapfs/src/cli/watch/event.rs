@@ -14,7 +14,7 @@ const MAX_VARIABLES: usize = 256;
 
 /// An event.
 #[derive(Clone, Debug)]
-pub(super) struct WatchEvent {
+pub(in crate::cli) struct WatchEvent {
     pub(super) kind: EventKind,
     /// Its place, unique to it; none for a state.
     position: Option<String>,
@@ -26,7 +26,11 @@ pub(super) struct WatchEvent {
 
 impl WatchEvent {
     /// The event of a line; `None` if the line is no object.
-    pub(super) fn of_line(kind: EventKind, position: String, line: Vec<u8>) -> Option<Self> {
+    pub(in crate::cli) fn of_line(
+        kind: EventKind,
+        position: String,
+        line: Vec<u8>,
+    ) -> Option<Self> {
         let fields: Value = serde_json::from_slice(&line).ok()?;
         fields.is_object().then_some(Self { kind, position: Some(position), fields, line })
     }
@@ -66,7 +70,7 @@ impl WatchEvent {
     }
 
     /// A line for people, without a newline.
-    pub(super) fn text(&self) -> String {
+    pub(in crate::cli) fn text(&self) -> String {
         let text = |pointer: &str| match self.fields.pointer(pointer) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => "-".to_owned(),

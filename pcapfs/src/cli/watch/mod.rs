@@ -6,7 +6,7 @@
 //! counted.
 
 mod delivery;
-mod event;
+pub(super) mod event;
 mod watching;
 
 use std::path::PathBuf;

@@ -2,37 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
+use bytes::BytesMut;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
-use super::protocol::{
-    self, ClientIntroduction, ServerInfo, ServerMessage, StreamAnswer, StreamError, append_message,
-    append_request,
-};
-use super::{NatsSettings, STREAM, stream};
+use super::{NatsSettings, stream};
+use crate::cli::exclude;
+use crate::cli::nats::STREAM;
+use crate::cli::nats::connection::{ANSWER, Connection, check};
+use crate::cli::nats::protocol::{self, ServerMessage, StreamAnswer, append_message};
 use crate::cli::outlet::saved::SavedPositions;
 use crate::cli::publish::SAVES;
 use crate::cli::publish::feed::{Feed, FeedItem, FeedSettings};
 use crate::cli::publish::message::{Message, MessagePlace};
 use crate::cli::publish::report::PeerCounts;
 use crate::cli::publish::tracker::SentTracker;
-use crate::cli::{exclude, far_end};
 use crate::failure::Failure;
 
 /// Maximum number of messages that are not acknowledged, and of their bytes.
 const WINDOW: usize = 256;
 const WINDOW_BYTES: usize = 1 << 20;
-
-/// The time for a step of the beginning, for a write, and for an acknowledgement.
-const ANSWER: Duration = Duration::from_secs(5);
-
-/// The answer to the request for a stream.
-const STREAM_REPLY: &str = "stream";
 
 /// Error of JetStream for a stream that is there with another configuration.
 const STREAM_EXISTS: u32 = 10_058;
@@ -145,15 +135,6 @@ pub(super) struct Session<'a> {
     pub(super) feed: Feed,
 }
 
-/// A connection to a server.
-struct Connection {
-    stream: TcpStream,
-    input: BytesMut,
-    info: ServerInfo,
-    /// The beginning of subjects to which answers go.
-    inbox: String,
-}
-
 impl Session<'_> {
     /// Publishes over one connection.
     ///
@@ -165,7 +146,7 @@ impl Session<'_> {
         stopping: &mut watch::Receiver<bool>,
     ) -> Result<SessionEnd, Failure> {
         let connected = tokio::select! {
-            connected = Connection::open(self.nats) => connected,
+            connected = connect(self.nats) => connected,
             _ = stopping.wait_for(|is_stopping| *is_stopping) => return Ok(SessionEnd::Stopped),
         };
         let mut connection = match connected {
@@ -238,11 +219,11 @@ fn hear(
     out: &mut BytesMut,
 ) -> Result<bool, String> {
     let mut has_acknowledged = false;
-    while let Some(message) = protocol::take(&mut connection.input)? {
+    while let Some(message) = protocol::take(&mut connection.input, connection.info.max_payload)? {
         match message {
             ServerMessage::Ping => out.extend_from_slice(b"PONG\r\n"),
             ServerMessage::Error(why) => return Err(why),
-            ServerMessage::Message { subject, headers, payload } => {
+            ServerMessage::Message { subject, headers, payload, .. } => {
                 let rest = subject.strip_prefix(connection.inbox.as_str());
                 let sequence = rest.and_then(|rest| rest.strip_prefix('.')?.parse().ok());
                 let Some(sequence) = sequence else { continue };
@@ -256,148 +237,23 @@ fn hear(
     Ok(has_acknowledged)
 }
 
-/// Checks that an answer is an acknowledgement.
+/// Connects; makes the stream, if it is to be made. One of this name that is there stays as it is.
 ///
 /// # Errors
-/// Why it is none.
-fn check(headers: &[u8], payload: &Bytes) -> Result<(), String> {
-    if protocol::status(headers) == Some(503) {
-        return Err(format!(
-            "no stream takes the lines (make one that keeps pcapfs.>, or use --create-stream, which \
-             makes '{STREAM}')"
-        ));
-    }
-    let answer: StreamAnswer = serde_json::from_slice(payload)
-        .map_err(|_| "an answer that is none of JetStream".to_owned())?;
-    match answer.error {
-        None => Ok(()),
-        Some(StreamError { code, description, .. }) => Err(format!("{description} ({code})")),
-    }
-}
-
-impl Connection {
-    /// Connects and introduces itself; makes the stream, if it is to be made.
-    ///
-    /// # Errors
-    /// Why that is not possible now.
-    async fn open(nats: &NatsSettings) -> Result<Self, String> {
-        timeout(2 * ANSWER, Self::begin(nats)).await.unwrap_or_else(|_| Err("no answer".to_owned()))
-    }
-
-    async fn begin(nats: &NatsSettings) -> Result<Self, String> {
-        let text = |error: std::io::Error| error.to_string();
-        let place = &nats.server.place;
-        let found = lookup_host((place.host.as_str(), place.port)).await.map_err(text)?;
-        let stream = TcpStream::connect(&found.collect::<Vec<_>>()[..]).await.map_err(text)?;
-        stream.set_nodelay(true).map_err(text)?;
-        far_end::notice_when_gone(&stream).map_err(text)?;
-        let inbox = format!("_INBOX.pcapfs{}{:x}", std::process::id(), unique());
-        let (input, info) = (BytesMut::new(), ServerInfo::default());
-        let mut connection = Self { stream, input, info, inbox };
-        match connection.message().await? {
-            ServerMessage::Info(info) => connection.info = info,
-            _ => return Err("no NATS server".to_owned()),
+/// Why that is not possible now.
+async fn connect(nats: &NatsSettings) -> Result<Connection, String> {
+    let mut connection = Connection::open(&nats.server).await?;
+    let Some(bounds) = nats.created else { return Ok(connection) };
+    let answer = connection.ask(&format!("STREAM.CREATE.{STREAM}"), &stream(bounds)).await?;
+    let answer: Result<StreamAnswer, _> = serde_json::from_slice(&answer);
+    match answer {
+        Ok(StreamAnswer { error: None }) => Ok(connection),
+        Ok(StreamAnswer { error: Some(error) }) if error.err_code == STREAM_EXISTS => {
+            Ok(connection)
         }
-        let ServerInfo { headers, jetstream, tls_required, version, .. } = &connection.info;
-        if *tls_required {
-            return Err("the server requires TLS, which is not offered here".to_owned());
+        Ok(StreamAnswer { error: Some(error) }) => {
+            Err(format!("the stream cannot be made: {}", error.description))
         }
-        if !headers || !jetstream {
-            return Err(format!(
-                "the server (NATS {version}) has no JetStream (start it with: -js)"
-            ));
-        }
-        connection.introduce(nats).await?;
-        if let Some(bounds) = nats.created {
-            connection.create(&stream_request(&connection.inbox, bounds)).await?;
-        }
-        Ok(connection)
+        Err(_) => Err("an answer that is none of JetStream".to_owned()),
     }
-
-    async fn introduce(&mut self, nats: &NatsSettings) -> Result<(), String> {
-        let (user, pass, auth_token) = match nats.server.credentials.clone() {
-            Some((user, Some(password))) => (Some(user), Some(password), None),
-            Some((token, None)) => (None, None, Some(token)),
-            None => (None, None, None),
-        };
-        let introduction = ClientIntroduction {
-            headers: true,
-            no_responders: true,
-            name: "pcapfs",
-            lang: "rust",
-            version: env!("CARGO_PKG_VERSION"),
-            user,
-            pass,
-            auth_token,
-            ..ClientIntroduction::default()
-        };
-        let introduction = serde_json::to_string(&introduction).unwrap_or_default();
-        let inbox = &self.inbox;
-        let text = format!("CONNECT {introduction}\r\nSUB {inbox}.* 1\r\nPING\r\n");
-        self.write(text.as_bytes()).await?;
-        loop {
-            match self.message().await? {
-                ServerMessage::Pong => return Ok(()),
-                ServerMessage::Error(why) => return Err(why),
-                ServerMessage::Ping => self.write(b"PONG\r\n").await?,
-                _ => {}
-            }
-        }
-    }
-
-    /// Has the stream made. One of this name that is there stays as it is.
-    async fn create(&mut self, request: &[u8]) -> Result<(), String> {
-        self.write(request).await?;
-        loop {
-            let ServerMessage::Message { headers, payload, .. } = self.message().await? else {
-                continue;
-            };
-            let answer: Result<StreamAnswer, _> = serde_json::from_slice(&payload);
-            return match answer.ok().and_then(|answer| answer.error) {
-                Some(error) if error.err_code == STREAM_EXISTS => Ok(()),
-                Some(error) => Err(format!("the stream cannot be made: {}", error.description)),
-                None => check(&headers, &payload),
-            };
-        }
-    }
-
-    /// The next message.
-    async fn message(&mut self) -> Result<ServerMessage, String> {
-        loop {
-            if let Some(message) = protocol::take(&mut self.input)? {
-                return Ok(message);
-            }
-            self.fill().await?;
-        }
-    }
-
-    /// Waits for bytes. May be dropped and called again.
-    async fn fill(&mut self) -> Result<(), String> {
-        self.input.reserve(4096);
-        match self.stream.read_buf(&mut self.input).await {
-            Ok(0) => Err("the server closed the connection".to_owned()),
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let written = timeout(ANSWER, self.stream.write_all(bytes)).await;
-        let written = written.map_err(|_| "the server takes no bytes".to_owned())?;
-        written.map_err(|error| error.to_string())
-    }
-}
-
-fn stream_request(inbox: &str, bounds: super::StreamBounds) -> Vec<u8> {
-    let mut out = BytesMut::new();
-    let subject = format!("$JS.API.STREAM.CREATE.{STREAM}");
-    append_request(&mut out, &subject, &format!("{inbox}.{STREAM_REPLY}"), &stream(bounds));
-    out.to_vec()
-}
-
-/// A number that no other connection of this process has.
-fn unique() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
-    CONNECTIONS.fetch_add(1, Ordering::Relaxed)
 }

@@ -5,7 +5,7 @@
 //!   greeting (64 bytes)  ──▶  READY command  ──▶  messages: frames, all but the last with MORE
 //! ```
 //!
-//! What a peer sends is a stranger's: commands and subscriptions of bounded length, and nothing else.
+//! A peer may be anyone. Only commands and subscriptions of a bounded length are taken from it.
 
 pub(super) mod command;
 pub(super) mod frame;
