@@ -19,7 +19,6 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use protocol::time::Precision;
 
-use super::checksum::Coverage;
 use super::geometry::{Geometry, PAGE, SEGMENT_HEADER};
 use super::lineage::LineageHeader;
 use crate::store::Position;
@@ -35,10 +34,6 @@ pub(super) const VERSION: u32 = 1;
 /// know them does not count them in positions, and would drop segments that are whole.
 pub(super) const VERSION_WITH_NOTES: u32 = 2;
 
-/// Version of a ring whose segments have checksums of the headers of their records only, see
-/// [`super::checksum`]. It may have notes and interfaces.
-pub(super) const VERSION_WITH_HEADER_CHECKSUMS: u32 = 3;
-
 /// Value of [`RingHeader::link_type`] while the source has not sent its link type yet.
 pub(super) const NO_LINK_TYPE: u32 = u32::MAX;
 
@@ -51,7 +46,7 @@ pub(super) const DESCRIPTIONS: usize = 4096 - 120 - size_of::<LineageHeader>();
 pub(super) struct RingHeader {
     pub(super) magic: AtomicU64,
     pub(super) version: AtomicU32,
-    /// CRC-32 of the geometry, the link type and the precision, see [`RingHeader::checksum_with`].
+    /// CRC-32 of the geometry, the link type and the precision, see [`RingHeader::checksum`].
     pub(super) checksum: AtomicU32,
     pub(super) segment_size: AtomicU64,
     pub(super) segments: AtomicU32,
@@ -138,46 +133,24 @@ impl RingHeader {
         }
         hasher.update(&link_type.to_ne_bytes());
         hasher.update(&self.precision.load(Ordering::Relaxed).to_ne_bytes());
-        // The version decides what the other checksums cover. Those of older files do not have it.
-        if self.coverage() == Coverage::RecordHeaders {
-            hasher.update(&VERSION_WITH_HEADER_CHECKSUMS.to_ne_bytes());
-        }
         hasher.finalize()
-    }
-
-    /// What the checksums of the records cover.
-    pub(super) fn coverage(&self) -> Coverage {
-        match self.version.load(Ordering::Relaxed) {
-            VERSION_WITH_HEADER_CHECKSUMS => Coverage::RecordHeaders,
-            _ => Coverage::Records,
-        }
     }
 
     /// Marks the ring as one that has notes or interfaces. To be called before any is stored.
     pub(super) fn mark_notes(&self) {
-        if self.version.load(Ordering::Relaxed) == VERSION {
+        if self.version.load(Ordering::Relaxed) != VERSION_WITH_NOTES {
             self.version.store(VERSION_WITH_NOTES, Ordering::Release);
         }
     }
 
     /// Writes the fields that never change, and the link type, which may.
-    pub(super) fn initialise(
-        &self,
-        geometry: Geometry,
-        link_type: u32,
-        precision: u32,
-        coverage: Coverage,
-    ) {
+    pub(super) fn initialise(&self, geometry: Geometry, link_type: u32, precision: u32) {
         self.segment_size.store(geometry.segment_size, Ordering::Relaxed);
         self.segments.store(geometry.segments, Ordering::Relaxed);
         self.spares.store(geometry.spares, Ordering::Relaxed);
         self.link_type.store(link_type, Ordering::Relaxed);
         self.precision.store(precision, Ordering::Relaxed);
-        let version = match coverage {
-            Coverage::Records => VERSION,
-            Coverage::RecordHeaders => VERSION_WITH_HEADER_CHECKSUMS,
-        };
-        self.version.store(version, Ordering::Relaxed);
+        self.version.store(VERSION, Ordering::Relaxed);
         self.checksum.store(self.compute_checksum(), Ordering::Relaxed);
         // Last: a file without the magic number is one whose creation was interrupted.
         self.magic.store(MAGIC, Ordering::Release);
@@ -249,8 +222,7 @@ pub(super) fn opening_checksum(fields: [u64; 5]) -> u32 {
     hasher.finalize()
 }
 
-/// Length of the committed part of a body, and the CRC-32 of exactly these bytes, or of the headers
-/// of the records in it ([`Coverage`]).
+/// Length of the committed part of a body, and the CRC-32 of exactly these bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Committed {
     pub(super) len: u32,

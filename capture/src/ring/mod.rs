@@ -9,7 +9,6 @@
 //! The one invariant that readers rely on: packet numbers, byte positions and record bytes never
 //! change once published. They can only cease to be retained, oldest segment first.
 
-mod checksum;
 mod copy;
 mod geometry;
 mod interfaces;

@@ -17,7 +17,6 @@ use parking_lot::{Mutex, RwLock};
 use protocol::linktype::LinkType;
 use protocol::time::{Precision, Timestamp};
 
-use super::checksum::Coverage;
 use super::copy;
 use super::geometry::{BadSize, Geometry, PAGE};
 use super::interfaces::{RingInterfaces, Section};
@@ -334,7 +333,6 @@ fn form(
         geometry,
         options.link_type.map_or(NO_LINK_TYPE, |link_type| u32::from(link_type.0)),
         precision_number(options.precision),
-        if is_in_memory(&file) { Coverage::RecordHeaders } else { Coverage::Records },
     );
     let opening = SegmentOpening { sequence, position: next, loss_before: 0 };
     map.header().lineage.begin(next.number);
@@ -374,11 +372,6 @@ fn available(file: &File) -> Option<u64> {
     (status.blocks() > 0).then(|| status.blocks_available().saturating_mul(status.fragment_size()))
 }
 
-/// Whether the file is in a tmpfs.
-fn is_in_memory(file: &File) -> bool {
-    fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC)
-}
-
 fn assemble(
     options: &RingOptions,
     file: Flock<File>,
@@ -414,7 +407,7 @@ fn assemble(
         section,
         path: options.path.clone(),
         number: RingNumber::next(),
-        is_in_memory: is_in_memory(&file),
+        is_in_memory: fstatfs(&*file).is_ok_and(|fs| fs.filesystem_type() == TMPFS_MAGIC),
         _lock: file,
     });
     let mut writer = Writer::new(Arc::clone(&ring), tail, start);

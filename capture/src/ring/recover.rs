@@ -11,16 +11,14 @@ use std::sync::atomic::Ordering;
 
 use protocol::time::{Precision, Timestamp};
 
-use super::checksum::RecordsChecksum;
 use super::geometry::Geometry;
 use super::interfaces::RingInterfaces;
 use super::layout::{
-    Committed, MAGIC, NO_LINK_TYPE, RingHeader, VERSION, VERSION_WITH_HEADER_CHECKSUMS,
-    VERSION_WITH_NOTES, opening_checksum,
+    Committed, MAGIC, NO_LINK_TYPE, RingHeader, VERSION, VERSION_WITH_NOTES, opening_checksum,
 };
 use super::map::RingMap;
 use super::notes::NoteEntry;
-use crate::record::PacketRecord;
+use crate::record;
 use crate::savefile::pcapng_writer::{enhanced_packet_len, len_of};
 use crate::store::Position;
 
@@ -43,9 +41,10 @@ pub(super) fn read_claims(header: &RingHeader) -> Result<Claims, String> {
         return Err("it does not begin as a ring file does".to_owned());
     }
     let version = header.version.load(Ordering::Relaxed);
-    let known = [VERSION, VERSION_WITH_NOTES, VERSION_WITH_HEADER_CHECKSUMS];
-    if !known.contains(&version) {
-        return Err(format!("it is of version {version}, this program knows {known:?}"));
+    if ![VERSION, VERSION_WITH_NOTES].contains(&version) {
+        return Err(format!(
+            "it is of version {version}, this program writes {VERSION_WITH_NOTES}"
+        ));
     }
     let checksum = header.checksum.load(Ordering::Relaxed);
     let link_type = if checksum == header.compute_checksum() {
@@ -209,7 +208,6 @@ fn check(
     precision: Precision,
     interfaces: &RingInterfaces,
 ) -> Result<Whole, String> {
-    let coverage = map.header().coverage();
     let header = map.segment(slot);
     let fields = header.opening_fields();
     if opening_checksum(fields) != header.opening_checksum.load(Ordering::Acquire) {
@@ -226,16 +224,13 @@ fn check(
     let body = map
         .body_alone(slot, committed.len)
         .ok_or_else(|| "it claims to be longer than a segment".to_owned())?;
-    let mut checksum = RecordsChecksum::new(coverage, 0);
-    checksum.add_records(body);
+    if crc32fast::hash(body) != committed.checksum {
+        return Err("the checksum of its packets does not match".to_owned());
+    }
     let mut next = first;
     let (mut count, mut first_time, mut last_time) = (0, 0, 0);
-    let mut rest = body;
-    while let Some(record) = PacketRecord::parse(rest) {
-        if let Some(header) = rest.first_chunk() {
-            checksum.add_header(header);
-        }
-        rest = rest.get(record.len()..).unwrap_or_default();
+    let mut records = record::PacketRecords::new(body);
+    for record in records.by_ref() {
         let time: Timestamp = record.time(precision);
         if count == 0 {
             first_time = time.nanoseconds();
@@ -248,11 +243,8 @@ fn check(
         let captured_len = u32::try_from(record.data.len()).unwrap_or(u32::MAX);
         next.pcapng += enhanced_packet_len(captured_len);
     }
-    if !rest.is_empty() {
+    if !records.rest().is_empty() {
         return Err("its last record is not whole".to_owned());
-    }
-    if checksum.value() != committed.checksum {
-        return Err("the checksum of its packets does not match".to_owned());
     }
     if u64::from(committed.len) + u64::from(notes.len) > map.geometry().segment_size {
         return Err("its packets and notes claim to be longer than a segment".to_owned());

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use super::{Resume, SegmentOpening, Segments};
 use crate::prefetch;
 use crate::record::HEADER_LEN;
-use crate::ring::checksum::{Coverage, RecordsChecksum};
 use crate::ring::layout::{Committed, opening_checksum};
 use crate::ring::notes::NoteEntry;
 use crate::store::Position;
@@ -26,9 +25,9 @@ pub(in crate::ring) struct RingTail {
     slot: u32,
     /// Bytes of the open body that hold records, committed or not.
     used: usize,
-    /// Bytes of it that are in `checksum`; `hashed <= used`.
+    /// Bytes of it that `hasher` has seen; `hashed <= used`.
     hashed: usize,
-    checksum: RecordsChecksum,
+    hasher: crc32fast::Hasher,
     /// Offset in the open body at which the notes begin, committed or not; the body's size without
     /// notes.
     end: usize,
@@ -51,7 +50,7 @@ impl RingTail {
             slot: 0,
             used: 0,
             hashed: 0,
-            checksum: RecordsChecksum::new(segments.map.header().coverage(), 0),
+            hasher: crc32fast::Hasher::new(),
             end: 0,
             notes_hasher: crc32fast::Hasher::new(),
         };
@@ -60,7 +59,7 @@ impl RingTail {
                 tail.slot = slot;
                 tail.used = records.len as usize;
                 tail.hashed = tail.used;
-                tail.checksum = RecordsChecksum::new(tail.checksum.coverage(), records.checksum);
+                tail.hasher = crc32fast::Hasher::new_with_initial(records.checksum);
                 tail.end = tail.size() - notes.len as usize;
                 tail.notes_hasher = crc32fast::Hasher::new_with_initial(notes.checksum);
                 // Notes of records that are missing must not become notes of other records.
@@ -131,7 +130,6 @@ impl RingTail {
             std::ptr::copy_nonoverlapping(front.as_ptr(), place, front.len());
             std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(front.len()), data.len());
         }
-        self.checksum.add_header(&header);
         self.used += HEADER_LEN + len;
         if self.used - self.hashed >= HASH_EVERY {
             self.hash();
@@ -139,10 +137,6 @@ impl RingTail {
     }
 
     fn hash(&mut self) {
-        if self.checksum.coverage() == Coverage::RecordHeaders {
-            self.hashed = self.used;
-            return;
-        }
         // SAFETY: append wrote the bytes below `used`. Readers may read the committed ones at the
         // same time, and nothing writes them.
         let new = unsafe {
@@ -151,7 +145,7 @@ impl RingTail {
                 self.used - self.hashed,
             )
         };
-        self.checksum.add_records(new);
+        self.hasher.update(new);
         self.hashed = self.used;
     }
 
@@ -163,7 +157,8 @@ impl RingTail {
         segment.first_time.store(first_time, Ordering::Relaxed);
         segment.last_time.store(last_time, Ordering::Relaxed);
         #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
-        let committed = Committed { len: self.used as u32, checksum: self.checksum.value() };
+        let committed =
+            Committed { len: self.used as u32, checksum: self.hasher.clone().finalize() };
         if self.end < self.size() {
             #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
             let len = (self.size() - self.end) as u32;
@@ -249,7 +244,7 @@ impl RingTail {
         self.slot = slot;
         self.used = 0;
         self.hashed = 0;
-        self.checksum.restart();
+        self.hasher = crc32fast::Hasher::new();
         self.end = self.size();
         self.notes_hasher = crc32fast::Hasher::new();
         self.retained.push_back((opening.sequence, slot));
