@@ -300,23 +300,23 @@ fn lines_of_all_machines_are_found() {
     /// More than two batches of lines.
     const COUNT: u16 = 600;
     skip_unless!(mount, "nats-server", "python3");
-    let mut fed = Fed::start();
+    let mut machines = [Fed::start(), Fed::start()];
     let server = Nats::start(&[]);
     let mut missing = tool(binary("pcapfs").to_str().expect("test paths are text"));
     let missing = run(missing.args(["fleet", "find", "--nats", &server.url()]), 10);
     assert_eq!(missing.status.code(), Some(1));
     assert!(missing.stderr.contains("it has no stream 'pcapfs' (make it"), "{}", missing.stderr);
     let places = [place(), place()];
-    let mut publishers =
-        [("hall.example", &places[0]), ("cellar", &places[1])].map(|(host, place)| {
-            let mut command = fed.daemon.command(["publish", ALIAS, &server.url(), "--json"]);
-            command.args(["--host", host, "--what", "http,flows", "--create-stream"]);
-            let process = Running::spawn(command.arg("--state").arg(&place.1));
-            wait_begun(&place.1);
-            process
-        });
+    let mut publishers = [("hall.example", 0), ("cellar", 1)].map(|(host, number)| {
+        let (fed, place): (&Fed, &(TempDir, PathBuf)) = (&machines[number], &places[number]);
+        let mut command = fed.daemon.command(["publish", ALIAS, &server.url(), "--json"]);
+        command.args(["--host", host, "--what", "http,flows", "--create-stream"]);
+        let process = Running::spawn(command.arg("--state").arg(&place.1));
+        wait_begun(&place.1);
+        process
+    });
     for port in 1..=COUNT {
-        fed.feed.write(&exchange(port, ""));
+        machines.iter_mut().for_each(|fed| fed.feed.write(&exchange(port, "")));
     }
     let hosts = wait_for("all lines are there", 30, || {
         let hosts = fleet_json(&server, &["hosts"]);
@@ -351,7 +351,7 @@ fn lines_of_all_machines_are_found() {
     wait_until("a line has come", 30, || {
         // Until the server has made the consumer, a line is one of those before.
         next += 1;
-        fed.feed.write(&exchange(next, ""));
+        machines[1].feed.write(&exchange(next, ""));
         tail.stdout().ends_with(b"\n")
     });
     tail.signal(Signal::SIGINT);
