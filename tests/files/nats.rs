@@ -255,6 +255,9 @@ fn credentials_are_shown_to_the_server_and_to_nobody_else() {
     wait_begun(&state);
     fed.feed.write(&exchange(1, ""));
     wait_until("it is there", 30, || server.targets("s3cret").len() == 1);
+    let seen = fs::read(format!("/proc/{}/cmdline", publisher.pid())).unwrap();
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(seen.contains("publish") && !seen.contains("s3cret"), "{seen:?}");
     end(&mut publisher);
     let said = String::from_utf8(publisher.stdout()).unwrap();
     assert!(!said.contains("s3cret"), "{said}");

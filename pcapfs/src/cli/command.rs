@@ -134,9 +134,19 @@ impl Command {
             Self::Send(send) => send::run(&send, &daemon),
             Self::Receive(receive) => receive::run(&receive),
             Self::Web(web) => web::run(&web, &daemon),
-            Self::Publish(publish) => publish::run(&publish, &daemon),
+            Self::Publish(publish) => {
+                if publish.has_credentials() {
+                    arguments::hide(&[OsStr::new("publish")]);
+                }
+                publish::run(&publish, &daemon)
+            }
             Self::Watch(watch) => watch::run(&watch, &daemon),
-            Self::Fleet(fleet) => fleet::run(&fleet, &daemon),
+            Self::Fleet(fleet) => {
+                if fleet.has_credentials() {
+                    arguments::hide(&[OsStr::new("fleet")]);
+                }
+                fleet::run(&fleet, &daemon)
+            }
             Self::Exclude(exclude) => exclude::run(&exclude, &daemon),
             Self::Remote(remote) => remote::run(&remote),
             Self::Identity(identity) => identity::run(&identity),

@@ -102,6 +102,13 @@ struct Chosen {
     json: bool,
 }
 
+impl Fleet {
+    /// True if the arguments have a secret, which other users must not see.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.nats.contains('@')
+    }
+}
+
 /// `pcapfs fleet`.
 pub(super) fn run(fleet: &Fleet, daemon: &DaemonSocket) -> Result<(), Failure> {
     let server = NatsAddress::read(&fleet.nats)

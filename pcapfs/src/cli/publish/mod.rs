@@ -179,6 +179,13 @@ fn mode(text: &str) -> Result<u32, String> {
     bits.ok_or_else(|| "no permission bits (such as 660)".to_owned())
 }
 
+impl Publish {
+    /// True if the arguments have a secret, which other users must not see.
+    pub(super) fn has_credentials(&self) -> bool {
+        self.endpoint.starts_with(SCHEME) && self.endpoint.contains('@')
+    }
+}
+
 /// `pcapfs publish`: until it is interrupted.
 pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
     let wrong = |option: &str, why: String| Failure::Argument(format!("{option}: {why}"));
