@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use pcapfs_tests::conversation::records;
 use pcapfs_tests::{
     ALIAS, Client, Conversation, Daemon, Fed, Running, Server, binary, loopback_address, python,
-    run, schema, skip_unless, tool, wait_for, wait_until,
+    run, saved_places, schema, skip_unless, tool, wait_for, wait_for_place, wait_until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -128,21 +128,6 @@ fn end(process: &mut Running) -> Value {
     reports(process).pop().expect("sums")
 }
 
-fn place() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder for the test can be made");
-    let path = folder.path().join("state.json");
-    (folder, path)
-}
-
-#[track_caller]
-fn wait_begun(state: &Path) {
-    wait_until("the publisher has a place", 20, || {
-        let text = fs::read_to_string(state).unwrap_or_default();
-        let places: Value = serde_json::from_str(&text).unwrap_or_default();
-        places["captures"][ALIAS]["lines"]["http"].is_u64()
-    });
-}
-
 fn exchange(port: u16, header: &str) -> Vec<u8> {
     let mut talk = Conversation::tcp(&format!("10.0.0.1:{port}"), "10.0.0.2:80");
     let request = format!("GET /{port} HTTP/1.1\r\nHost: a.example\r\nX: {header}\r\n\r\n");
@@ -160,12 +145,12 @@ fn each_line_is_once_in_the_stream_whatever_is_killed() {
     skip_unless!(mount, "nats-server", "python3");
     let mut fed = Fed::start();
     let mut server = Nats::start(&[]);
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let options =
         ["--what", "http,flows", "--create-stream", "--max-bytes", "64M", "--max-age", "1h"];
     let start = || Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &options));
     let mut publisher = start();
-    wait_begun(&state);
+    wait_for_place(&state, "/lines/http");
     for port in 1..=30 {
         fed.feed.write(&exchange(port, ""));
     }
@@ -216,13 +201,13 @@ fn lines_wait_for_a_stream_and_long_ones_are_counted() {
     let configuration = folder.path().join("nats.conf");
     fs::write(&configuration, "max_payload: 8192\n").unwrap();
     let server = Nats::start(&["-c", configuration.to_str().unwrap()]);
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut waiting = Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &[]));
-    wait_begun(&state);
+    wait_for_place(&state, "/lines/http");
     fed.feed.write(&exchange(1, ""));
     wait_report(&waiting, "waiting", "no stream takes the lines");
     // Once there is a stream, the line that was refused is sent again.
-    let (_other_folder, other) = place();
+    let (_other_folder, other) = saved_places();
     let options = ["--create-stream", "--from", "now"];
     let mut maker = Running::spawn(&mut publish(&fed.daemon, &other, &server.url(), &options));
     wait_until("the line that waited is there", 30, || server.targets("").len() == 1);
@@ -244,7 +229,7 @@ fn credentials_are_shown_to_the_server_and_to_nobody_else() {
     skip_unless!(mount, "nats-server", "python3");
     let mut fed = Fed::start();
     let server = Nats::start(&["--auth", "s3cret"]);
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let url = |token: &str| format!("nats://{token}@{}:4222", server.address);
     let mut refused = Running::spawn(&mut publish(&fed.daemon, &state, &url("wrong"), &[]));
     let report = wait_report(&refused, "waiting", "uthorization");
@@ -252,7 +237,7 @@ fn credentials_are_shown_to_the_server_and_to_nobody_else() {
     end(&mut refused);
     let mut publisher =
         Running::spawn(&mut publish(&fed.daemon, &state, &url("s3cret"), &["--create-stream"]));
-    wait_begun(&state);
+    wait_for_place(&state, "/lines/http");
     fed.feed.write(&exchange(1, ""));
     wait_until("it is there", 30, || server.targets("s3cret").len() == 1);
     let seen = fs::read(format!("/proc/{}/cmdline", publisher.pid())).unwrap();
@@ -309,13 +294,13 @@ fn lines_of_all_machines_are_found() {
     let missing = run(missing.args(["fleet", "find", "--nats", &server.url()]), 10);
     assert_eq!(missing.status.code(), Some(1));
     assert!(missing.stderr.contains("it has no stream 'pcapfs' (make it"), "{}", missing.stderr);
-    let places = [place(), place()];
+    let places = [saved_places(), saved_places()];
     let mut publishers = [("hall.example", 0), ("cellar", 1)].map(|(host, number)| {
         let (fed, place): (&Fed, &(TempDir, PathBuf)) = (&machines[number], &places[number]);
         let mut command = fed.daemon.command(["publish", ALIAS, &server.url(), "--json"]);
         command.args(["--host", host, "--what", "http,flows", "--create-stream"]);
         let process = Running::spawn(command.arg("--state").arg(&place.1));
-        wait_begun(&place.1);
+        wait_for_place(&place.1, "/lines/http");
         process
     });
     for port in 1..=COUNT {

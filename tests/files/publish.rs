@@ -5,17 +5,16 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::conversation::records;
 use pcapfs_tests::{
-    ALIAS, Client, Conversation, Daemon, Fed, Feed, Fifo, Mount, Running, Server, measure, python,
-    run, schema, skip_unless, wait_for, wait_until,
+    ALIAS, Client, Conversation, Daemon, Fed, Mount, Replaceable, Running, Server, measure, python,
+    run, saved_places, schema, skip_unless, wait_for, wait_for_place, wait_until,
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// Receives messages of libzmq, and prints each: its topic, its JSON and its further frames in
 /// hexadecimal, separated by blanks. Its arguments: kind of socket, `bind` or `connect`, endpoint,
@@ -171,12 +170,6 @@ impl Publisher {
     }
 }
 
-fn place() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder for the test can be made");
-    let path = folder.path().join("state.json");
-    (folder, path)
-}
-
 /// An exchange from this port; the request has a body if `posted` is not empty.
 fn exchange(port: u16, posted: &str, body: &str) -> Vec<u8> {
     let mut talk = Conversation::tcp(&format!("10.0.0.1:{port}"), "10.0.0.2:80");
@@ -188,16 +181,6 @@ fn exchange(port: u16, posted: &str, body: &str) -> Vec<u8> {
     let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     talk.open().says(Client, request.as_bytes()).says(Server, response.as_bytes()).close(Client);
     records(&talk.packets)
-}
-
-/// Waits until the place in the log has been saved: then the publisher has begun.
-#[track_caller]
-fn wait_begun(state: &Path, pointer: &str) {
-    wait_until("the publisher has a place", 20, || {
-        let text = fs::read_to_string(state).unwrap_or_default();
-        let places: Value = serde_json::from_str(&text).unwrap_or_default();
-        places.pointer(&format!("/captures/{ALIAS}{pointer}")).is_some()
-    });
 }
 
 fn targets(messages: &[Message]) -> Vec<String> {
@@ -212,11 +195,11 @@ fn each_transaction_comes_once_with_its_bodies() {
         return;
     }
     let mut fed = Fed::start();
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut publisher =
         Publisher::start(&fed.daemon, &state, &["--what", "http,flows", "--max-body", "8"]);
     let receiver = Receiver::start("PULL", "connect", &publisher.endpoint, &[]);
-    wait_begun(&state, "/lines/http");
+    wait_for_place(&state, "/lines/http");
     fed.feed.write(&exchange(1, "", "hello"));
     fed.feed.write(&exchange(2, "posted", "much too long"));
     fed.feed.write(&exchange(3, "", ""));
@@ -251,31 +234,6 @@ fn each_transaction_comes_once_with_its_bodies() {
     assert_eq!(sums["messages"], receiver.messages().len());
 }
 
-/// A daemon over a FIFO that can be replaced by another at the same place.
-struct Replaceable {
-    folder: TempDir,
-    fifo: Fifo,
-}
-
-impl Replaceable {
-    fn new() -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").expect("a folder for the test can be made");
-        fs::create_dir(folder.path().join("tree")).unwrap();
-        fs::create_dir(folder.path().join("rings")).unwrap();
-        Self { folder, fifo: Fifo::new() }
-    }
-
-    #[track_caller]
-    fn start(&self) -> (Daemon, Feed) {
-        let path = |name: &str| self.folder.path().join(name);
-        let mount = Mount::new().socket(&path("control.sock")).mountpoint(&path("tree"));
-        let daemon = mount.ring_dir(&path("rings")).capture(ALIAS, &self.fifo.source()).start();
-        let feed = self.fifo.connect();
-        daemon.wait_state(ALIAS, "running");
-        (daemon, feed)
-    }
-}
-
 #[test]
 fn a_pipeline_goes_on_across_restarts_of_the_daemon_and_of_itself() {
     skip_unless!(mount, "python3");
@@ -284,13 +242,13 @@ fn a_pipeline_goes_on_across_restarts_of_the_daemon_and_of_itself() {
     }
     let place_of_daemon = Replaceable::new();
     let (daemon, mut feed) = place_of_daemon.start();
-    let (folder, state) = place();
+    let (folder, state) = saved_places();
     let endpoint = format!("ipc://{}", folder.path().join("publish").display());
     let options = ["--what", "http,packets"];
     let mut publisher = Publisher::at(&daemon, &state, &endpoint, &options);
     let receiver = Receiver::start("PULL", "connect", &endpoint, &[]);
-    wait_begun(&state, "/lines/http");
-    wait_begun(&state, "/packets/next");
+    wait_for_place(&state, "/lines/http");
+    wait_for_place(&state, "/packets/next");
     for port in 1..=20 {
         feed.write(&exchange(port, "", "hello"));
     }
@@ -358,7 +316,7 @@ fn packets_are_those_of_replay() {
         return;
     }
     let mut fed = Fed::holding(300);
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let options = ["--what", "packets", "--from", "oldest"];
     let mut publisher = Publisher::start(&fed.daemon, &state, &options);
     let receiver = Receiver::start("PULL", "connect", &publisher.endpoint, &[]);
@@ -405,7 +363,7 @@ fn a_subscriber_gets_its_topics_and_a_slow_one_is_told_its_loss() {
         return;
     }
     let mut fed = Fed::with(Mount::new().ring("1M"));
-    let (folder, state) = place();
+    let (folder, state) = saved_places();
     let go_on = folder.path().join("go on");
     let options = ["--zmq", "pub", "--what", "http,packets"];
     let mut publisher = Publisher::start(&fed.daemon, &state, &options);
@@ -452,13 +410,13 @@ fn two_receivers_share_and_one_that_does_not_read_takes_no_memory() {
         return;
     }
     let mut fed = Fed::with(Mount::new().ring("64M"));
-    let (folder, state) = place();
+    let (folder, state) = saved_places();
     let go_on = folder.path().join("go on");
     let mut publisher = Publisher::start(&fed.daemon, &state, &["--what", "packets"]);
     let slow =
         Receiver::start("PULL", "connect", &publisher.endpoint, &["slow", go_on.to_str().unwrap()]);
     publisher.wait_report("connected");
-    wait_begun(&state, "/packets/next");
+    wait_for_place(&state, "/packets/next");
     let before = measure::anonymous_memory(publisher.process.pid());
     fed.send(20_000);
     let quick = Receiver::start("PULL", "connect", &publisher.endpoint, &[]);
@@ -490,11 +448,11 @@ fn a_publisher_connects_and_waits_for_its_receiver() {
         return;
     }
     let mut fed = Fed::start();
-    let (folder, state) = place();
+    let (folder, state) = saved_places();
     let endpoint = format!("ipc://{}", folder.path().join("pull").display());
     let mut publisher = Publisher::at(&fed.daemon, &state, &endpoint, &["--connect"]);
     publisher.wait_report("waiting");
-    wait_begun(&state, "/lines/http");
+    wait_for_place(&state, "/lines/http");
     fed.feed.write(&exchange(1, "", "hello"));
     let receiver = Receiver::start("PULL", "bind", &endpoint, &[]);
     assert_eq!(targets(&receiver.wait_count(1)), ["/1"]);
@@ -513,9 +471,9 @@ fn strangers_are_refused_and_hold_up_nobody() {
         return;
     }
     let mut fed = Fed::start();
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut publisher = Publisher::start(&fed.daemon, &state, &[]);
-    wait_begun(&state, "/lines/http");
+    wait_for_place(&state, "/lines/http");
     let connect = || TcpStream::connect(publisher.place()).unwrap();
     // One that says nothing, and keeps its connection.
     let _silent = connect();
@@ -570,7 +528,7 @@ fn mistakes_are_named_and_its_packets_are_in_no_capture() {
     }
     let mount = Mount::new().capture("loop", "lo");
     let mut fed = Fed::with(mount);
-    let (folder, state) = place();
+    let (folder, state) = saved_places();
     let ipc = folder.path().join("publish");
     let (at_ipc, file) = (format!("ipc://{}", ipc.display()), folder.path().join("file"));
     fs::write(&file, b"").unwrap();
@@ -613,7 +571,7 @@ fn mistakes_are_named_and_its_packets_are_in_no_capture() {
     // What it sends over an interface that is captured is left out there.
     let mut publisher = Publisher::start(&fed.daemon, &state, &[]);
     let receiver = Receiver::start("PULL", "connect", &publisher.endpoint, &[]);
-    wait_begun(&state, "/lines/http");
+    wait_for_place(&state, "/lines/http");
     fed.feed.write(&exchange(1, "", "hello"));
     receiver.wait_count(1);
     wait_until("its packets are left out", 20, || {

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::conversation::records;
 use pcapfs_tests::{
-    ALIAS, Client, Conversation, Daemon, Fed, Feed, Fifo, Mount, Running, Server, User, run,
-    schema, skip_unless, wait_for, wait_until,
+    ALIAS, Client, Conversation, Daemon, Fed, Mount, Replaceable, Running, Server, User, run,
+    saved_places, schema, skip_unless, wait_for, wait_for_place, wait_until,
 };
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// A user without rights.
 const OTHER: User = User { id: 54_321, group: 54_321, groups: &[] };
@@ -85,23 +84,6 @@ fn command(daemon: &Daemon, state: &Path) -> Command {
     command
 }
 
-/// A folder, and the path of a file in it that does not exist.
-fn place() -> (TempDir, PathBuf) {
-    let folder = tempfile::tempdir().expect("a folder for the test can be made");
-    let path = folder.path().join("places/state.json");
-    (folder, path)
-}
-
-/// Waits until the state file has been written: then the watch has begun.
-#[track_caller]
-fn wait_begun(state: &Path, kind: &str) {
-    wait_until("the watch has a place in the log", 20, || {
-        let text = fs::read_to_string(state).unwrap_or_default();
-        let places: Value = serde_json::from_str(&text).unwrap_or_default();
-        places["captures"][ALIAS]["lines"][kind].is_u64()
-    });
-}
-
 #[test]
 fn events_are_printed_once_and_in_order() {
     skip_unless!(mount);
@@ -110,9 +92,9 @@ fn events_are_printed_once_and_in_order() {
     wait_until("the first exchange is there", 10, || {
         fs::read_to_string(fed.daemon.path("web/http.jsonl")).is_ok_and(|text| text.contains("/1"))
     });
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut watch = Watch::start(&fed.daemon, &state, &[ALIAS, "--json"]);
-    wait_begun(&state, "http");
+    wait_for_place(&state, "/lines/http");
     for port in 2..20 {
         fed.feed.write(&exchange(port, "200 OK"));
     }
@@ -153,7 +135,7 @@ fn events_are_printed_once_and_in_order() {
 fn a_command_is_run_with_the_event() {
     skip_unless!(mount);
     let mut fed = Fed::start();
-    let (folder, state) = place();
+    let (folder, state) = saved_places();
     let out = folder.path().join("out");
     // A stranger's host is data, and not a part of the command.
     let script = format!(
@@ -166,7 +148,7 @@ fn a_command_is_run_with_the_event() {
     let mut watching = command(&fed.daemon, &state);
     watching.args(options).current_dir(folder.path()).env("PCAPFS_REASON", "of another event");
     let mut watch = Watch::of(&mut watching);
-    wait_begun(&state, "http");
+    wait_for_place(&state, "/lines/http");
     for (port, status) in [(1, "404 No"), (2, "200 OK"), (3, "500 Oops"), (4, "403 ")] {
         fed.feed.write(&exchange(port, status));
     }
@@ -190,7 +172,7 @@ fn a_command_is_run_with_the_event() {
 fn mistakes_are_named() {
     skip_unless!(mount);
     let fed = Fed::start();
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     for (options, code, parts) in [
         (&["--match", "staus>=500"][..], 2, &["--match: character 1: 'staus'", "status"][..]),
         (&["--match", "sni=a", "--what", "http"], 2, &["'sni' is a field of flows"]),
@@ -223,13 +205,13 @@ fn mistakes_are_named() {
 fn each_event_comes_although_the_watch_is_killed() {
     skip_unless!(mount);
     let mut fed = Fed::start();
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
     let mut port = 0;
     for round in 0..4 {
         let mut watch = Watch::start(&fed.daemon, &state, &["--json", "--what", "http"]);
         if round == 0 {
-            wait_begun(&state, "http");
+            wait_for_place(&state, "/lines/http");
         }
         // The kill hits it somewhere in the middle.
         let middle = port + 20;
@@ -261,40 +243,14 @@ fn each_event_comes_although_the_watch_is_killed() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
-/// A daemon over a FIFO that can be replaced by another at the same place.
-struct Replaceable {
-    folder: TempDir,
-    fifo: Fifo,
-}
-
-impl Replaceable {
-    fn new() -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").expect("a folder for the test can be made");
-        fs::create_dir(folder.path().join("tree")).unwrap();
-        fs::create_dir(folder.path().join("rings")).unwrap();
-        Self { folder, fifo: Fifo::new() }
-    }
-
-    #[track_caller]
-    fn start(&self) -> (Daemon, Feed) {
-        let path = |name: &str| self.folder.path().join(name);
-        let mount = Mount::new().socket(&path("control.sock")).mountpoint(&path("tree"));
-        let mount = mount.ring_dir(&path("rings")).capture(ALIAS, &self.fifo.source());
-        let daemon = mount.start();
-        let feed = self.fifo.connect();
-        daemon.wait_state(ALIAS, "running");
-        (daemon, feed)
-    }
-}
-
 #[test]
 fn each_event_comes_once_although_the_daemon_is_killed() {
     skip_unless!(mount);
     let place_of_daemon = Replaceable::new();
     let (daemon, mut feed) = place_of_daemon.start();
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut watch = Watch::start(&daemon, &state, &["--json"]);
-    wait_begun(&state, "http");
+    wait_for_place(&state, "/lines/http");
     for port in 1..=30 {
         feed.write(&exchange(port, "200 OK"));
     }
@@ -327,9 +283,9 @@ fn each_event_comes_once_although_the_daemon_is_killed() {
 fn lines_that_had_left_the_log_are_counted() {
     skip_unless!(mount);
     let mut fed = Fed::with(Mount::new().args(["--flow-memory", "1M"]));
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let mut watch = Watch::start(&fed.daemon, &state, &["--json", "--what", "http"]);
-    wait_begun(&state, "http");
+    wait_for_place(&state, "/lines/http");
     fed.feed.write(&exchange(1, "200 OK"));
     watch.wait_target(1);
     watch.end();
@@ -362,9 +318,9 @@ fn lines_that_had_left_the_log_are_counted() {
 fn all_captures_that_the_user_may_read_are_watched() {
     skip_unless!(root, "setpriv");
     let mut fed = Fed::start();
-    let (_folder, state) = place();
+    let (_folder, state) = saved_places();
     let watch = Watch::start(&fed.daemon, &state, &["--json"]);
-    wait_begun(&state, "http");
+    wait_for_place(&state, "/lines/http");
     fed.daemon.verb(["init", "lo", "port 9", "--alias", "later"]);
     let later = watch.wait_event("state", |event| event["capture"] == "later");
     assert_eq!((&later["previous"], &later["source"]), (&Value::Null, &"lo".into()));

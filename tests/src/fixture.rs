@@ -1,4 +1,9 @@
-//! The two set-ups with which most tests begin; the capture's alias is `web` in both.
+//! The set-ups with which most tests begin; the capture's alias is `web` in all.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::daemon::{Daemon, Mount};
 use crate::feed::{Feed, Fifo};
@@ -6,9 +11,64 @@ use crate::frame;
 use crate::net::{Net, Sender};
 use crate::process::{run, tool};
 use crate::savefile::{self, Format};
+use crate::wait::wait_until;
 
 /// Alias of the capture.
 pub const ALIAS: &str = "web";
+
+/// A place for a daemon over a FIFO, whose socket, tree and ring the next daemon has again.
+#[derive(Debug)]
+pub struct Replaceable {
+    folder: TempDir,
+    fifo: Fifo,
+}
+
+impl Replaceable {
+    /// A place without a daemon.
+    #[must_use]
+    #[track_caller]
+    #[expect(clippy::new_without_default, reason = "it makes folders")]
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").expect("a folder for the test can be made");
+        for name in ["tree", "rings"] {
+            std::fs::create_dir(folder.path().join(name))
+                .expect("a folder for the test can be made");
+        }
+        Self { folder, fifo: Fifo::new() }
+    }
+
+    /// Starts a daemon there, and connects its source.
+    #[must_use]
+    #[track_caller]
+    pub fn start(&self) -> (Daemon, Feed) {
+        let path = |name: &str| self.folder.path().join(name);
+        let mount = Mount::new().socket(&path("control.sock")).mountpoint(&path("tree"));
+        let daemon = mount.ring_dir(&path("rings")).capture(ALIAS, &self.fifo.source()).start();
+        let feed = self.fifo.connect();
+        daemon.wait_state(ALIAS, "running");
+        (daemon, feed)
+    }
+}
+
+/// A file in which an outlet will remember its places, in a folder that it makes, and the folder
+/// around that.
+#[must_use]
+#[track_caller]
+pub fn saved_places() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder for the test can be made");
+    let path = folder.path().join("places/state.json");
+    (folder, path)
+}
+
+/// Waits until the file has a place in the capture, such as `/lines/http`.
+#[track_caller]
+pub fn wait_for_place(state: &Path, pointer: &str) {
+    wait_until("the outlet has a place", 20, || {
+        let text = std::fs::read_to_string(state).unwrap_or_default();
+        let places: Value = serde_json::from_str(&text).unwrap_or_default();
+        places.pointer(&format!("/captures/{ALIAS}{pointer}")).is_some_and(Value::is_u64)
+    });
+}
 
 /// A daemon that captures from a FIFO: only the ring can lose packets, at any speed.
 #[derive(Debug)]

@@ -68,7 +68,7 @@ pub mod wait;
 pub use conversation::{Client, Conversation, Server, Side};
 pub use daemon::{Daemon, Mount, Refused, binary, is_mounted};
 pub use feed::{Feed, Fifo};
-pub use fixture::{ALIAS, Fed, Wired, matching};
+pub use fixture::{ALIAS, Fed, Replaceable, Wired, matching, saved_places, wait_for_place};
 pub use flows::Filed;
 pub use host::Host;
 pub use net::{Namespace, Net, Sender};
