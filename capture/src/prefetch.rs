@@ -26,12 +26,11 @@ pub(crate) fn for_writing(start: *mut u8, len: usize) {
     let _ = (start, len);
 }
 
-/// Fetches the first `len` bytes at `offset` that will be read. Nothing happens if `bytes` has
-/// fewer.
-pub(crate) fn for_reading(bytes: &[u8], offset: usize, len: usize) {
+/// Fetches the cache line of the byte at `offset`, which will be read. Nothing happens if `bytes` ends
+/// before it.
+pub(crate) fn for_reading(bytes: &[u8], offset: usize) {
     #[cfg(target_arch = "x86_64")]
-    for ahead in (0..len).step_by(LINE) {
-        let Some(byte) = bytes.get(offset.saturating_add(ahead)) else { break };
+    if let Some(byte) = bytes.get(offset) {
         // SAFETY: a prefetch accesses nothing and faults on no address.
         unsafe {
             std::arch::asm!(
@@ -42,5 +41,5 @@ pub(crate) fn for_reading(bytes: &[u8], offset: usize, len: usize) {
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, offset, len);
+    let _ = (bytes, offset);
 }

@@ -269,8 +269,8 @@ impl Engine {
             let len = record.len();
             // The headers of this packet, for later, and the record after the next one, which is
             // assumed to begin where it would if the next one were as long as this one.
-            prefetch::for_reading(bytes, at.saturating_add(HEADERS), 1);
-            prefetch::for_reading(bytes, at.saturating_add(len).saturating_add(len), 1);
+            prefetch::for_reading(bytes, at.saturating_add(HEADERS));
+            prefetch::for_reading(bytes, at.saturating_add(len).saturating_add(len));
             at = at.saturating_add(len);
             slice.push(record);
         }
