@@ -8,6 +8,15 @@
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
+use std::io;
+
+/// The name of this machine, proc_sys_kernel(5).
+///
+/// # Errors
+/// The file is not there, as without /proc.
+pub(crate) fn host_name() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
 
 /// The status of a process or thread at the time of the read, proc_pid_status(5).
 #[derive(Debug)]

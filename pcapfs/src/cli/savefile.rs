@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::client::{self, DaemonSocket, Receiver};
 use super::complete;
@@ -239,6 +239,18 @@ impl TransferSignals {
             interrupt: caught(SignalKind::interrupt())?,
             terminate: caught(SignalKind::terminate())?,
         })
+    }
+
+    /// Catches them from now on, for a program of several tasks: true once one has come.
+    pub(super) fn stopping() -> Result<watch::Receiver<bool>, Failure> {
+        let mut signals = Self::new()?;
+        let (stop, stopping) = watch::channel(false);
+        tokio::spawn(async move {
+            signals.any().await;
+            // Fails only after the end.
+            let _ = stop.send(true);
+        });
+        Ok(stopping)
     }
 
     /// Waits for one of them.

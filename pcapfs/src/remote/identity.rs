@@ -28,6 +28,7 @@ use super::credentials;
 use super::revocation::{ListedCertificate, read_list, replace_list};
 use super::secret_file::{self, PRIVATE, PUBLIC};
 use crate::paths::prepare_identity_dir;
+use crate::process;
 
 /// The default directory.
 pub(crate) const DEFAULT: &str = "/etc/pcapfs/identity";
@@ -361,9 +362,8 @@ pub(crate) fn check_host_name(name: &str) -> Result<String, String> {
 
 /// The name of this machine.
 fn host_name() -> String {
-    // proc_sys_kernel(5).
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    check_host_name(name.trim()).unwrap_or_else(|_| "localhost".to_owned())
+    let name = process::host_name().unwrap_or_default();
+    check_host_name(&name).unwrap_or_else(|_| "localhost".to_owned())
 }
 
 /// A new authority: its certificate in PEM, and what signs in its name.

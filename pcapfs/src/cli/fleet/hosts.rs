@@ -59,8 +59,8 @@ struct CaptureLines {
 /// Prints a row for each capture of each machine.
 pub(super) async fn print(connection: &mut Connection, is_json: bool) -> Result<(), FleetError> {
     let question = json!({ "subjects_filter": SUBJECTS });
-    let answer = connection.ask(&format!("STREAM.INFO.{STREAM}"), &question).await;
-    let info: StreamInfo = parsed(&answer.map_err(FleetError::Server)?)?;
+    let info = connection.ask(&format!("STREAM.INFO.{STREAM}"), &question).await;
+    let info: StreamInfo = info.map_err(FleetError::Server)?;
     if let Some(error) = info.error {
         return Err(FleetError::Server(no_stream(&error)));
     }
@@ -79,8 +79,8 @@ pub(super) async fn print(connection: &mut Connection, is_json: bool) -> Result<
         *counter = counter.saturating_add(*count);
         if index < MAX_ASKED {
             let question = json!({ "last_by_subj": subject });
-            let answer = connection.ask(&format!("STREAM.MSG.GET.{STREAM}"), &question).await;
-            let stored: StoredMessage = parsed(&answer.map_err(FleetError::Server)?)?;
+            let stored = connection.ask(&format!("STREAM.MSG.GET.{STREAM}"), &question).await;
+            let stored: StoredMessage = stored.map_err(FleetError::Server)?;
             // The line may have left the stream in the meantime.
             let time = stored.message.map(|message| message.time);
             lines.last = lines.last.take().max(time);
@@ -124,9 +124,4 @@ fn show(captures: &BTreeMap<(String, String), CaptureLines>, is_json: bool) -> R
         text = output::table(["HOST", "CAPTURE", "FLOWS", "HTTP", "DNS", "LAST"], &rows);
     }
     output::print(&text).map_err(Failure::Output)
-}
-
-fn parsed<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<T, FleetError> {
-    serde_json::from_slice(answer)
-        .map_err(|_| FleetError::Server("an answer that is none of JetStream".to_owned()))
 }

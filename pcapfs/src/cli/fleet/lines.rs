@@ -9,11 +9,10 @@ use bytes::BytesMut;
 use capture::clock;
 use protocol::time::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::FleetError;
 use crate::cli::client::DaemonSocket;
-use crate::cli::exclude;
 use crate::cli::nats::STREAM;
 use crate::cli::nats::connection::Connection;
 use crate::cli::nats::protocol::{self as wire, ServerMessage, StreamError, append_request};
@@ -106,13 +105,11 @@ impl LineRequest {
         let mut tokens = subject.split('.').skip(1).map(wire::name_of);
         let (host, capture, kind) = (tokens.next()?, tokens.next()?, tokens.next()?);
         let kind = *self.kinds.iter().find(|known| known.name() == kind)?;
-        let fields: Map<String, Value> = serde_json::from_slice(payload).ok()?;
-        let fields = Value::Object(fields);
-        if !self.expressions.iter().all(|expression| expression.holds_for(&fields)) {
+        let event = WatchEvent::of_line(kind, String::new(), payload.to_vec())?;
+        if !self.expressions.iter().all(|expression| expression.holds_for(event.fields())) {
             return None;
         }
         if !self.json {
-            let event = WatchEvent::of_line(kind, String::new(), payload.to_vec())?;
             let host: String =
                 host.chars().map(|one| if one.is_control() { '?' } else { one }).collect();
             return Some(format!("{host} {}\n", event.text()).into_bytes());
@@ -131,10 +128,7 @@ pub(super) async fn print(
 ) -> Result<(), FleetError> {
     let mut signals = TransferSignals::new().map_err(FleetError::Output)?;
     // Captures of this machine would store the lines that come.
-    let _excluded = match (connection.stream.local_addr(), connection.stream.peer_addr()) {
-        (Ok(local), Ok(peer)) => Some(exclude::keep_out(daemon, local, Some(peer)).await),
-        _ => None,
-    };
+    let _excluded = connection.keep_out(daemon).await;
     tokio::select! {
         _ = signals.any() => Ok(()),
         done = read(&mut connection, request) => done,
@@ -142,12 +136,9 @@ pub(super) async fn print(
 }
 
 async fn read(connection: &mut Connection, request: &LineRequest) -> Result<(), FleetError> {
-    let answer = connection
-        .ask(&format!("CONSUMER.CREATE.{STREAM}"), &request.consumer())
-        .await
-        .map_err(FleetError::Server)?;
-    let answer: ConsumerAnswer = serde_json::from_slice(&answer)
-        .map_err(|_| FleetError::Server("an answer that is none of JetStream".to_owned()))?;
+    let subject = format!("CONSUMER.CREATE.{STREAM}");
+    let answer: ConsumerAnswer =
+        connection.ask(&subject, &request.consumer()).await.map_err(FleetError::Server)?;
     if let Some(error) = answer.error {
         return Err(FleetError::Server(no_stream(&error)));
     }

@@ -113,12 +113,7 @@ impl Fleet {
 pub(super) fn run(fleet: &Fleet, daemon: &DaemonSocket) -> Result<(), Failure> {
     let server = NatsAddress::read(&fleet.nats)
         .map_err(|why| Failure::Argument(format!("--nats: {why}")))?;
-    if !server.is_private() && !fleet.insecure {
-        return Err(Failure::Argument(format!(
-            "{server}: everybody on the way there could read the lines, and there is no TLS here; use \
-             a server of this machine (and a leaf node, or ssh -L), or add --insecure"
-        )));
-    }
+    server.check_privacy(fleet.insecure)?;
     let away = |why: String| Failure::Answer(format!("{server}: {why}"));
     match &fleet.command {
         FleetCommand::Hosts { json } => client::run(async {

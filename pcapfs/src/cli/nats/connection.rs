@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
@@ -12,6 +13,8 @@ use super::protocol::{
     self, ClientIntroduction, ServerInfo, ServerMessage, StreamAnswer, StreamError, append_request,
 };
 use super::{NatsAddress, STREAM};
+use crate::cli::client::DaemonSocket;
+use crate::cli::exclude::{self, ExcludedOutlet};
 use crate::cli::far_end;
 
 /// The time for a step of the beginning, for a write, and for an answer.
@@ -26,7 +29,7 @@ const NO_RESPONDERS: u32 = 503;
 /// A connection to a server.
 #[derive(Debug)]
 pub(in crate::cli) struct Connection {
-    pub(in crate::cli) stream: TcpStream,
+    stream: TcpStream,
     pub(in crate::cli) input: BytesMut,
     pub(in crate::cli) info: ServerInfo,
     /// The beginning of subjects to which answers go.
@@ -102,22 +105,29 @@ impl Connection {
         }
     }
 
+    /// Has captures leave out the packets of this connection, as long as the returned value lives.
+    pub(in crate::cli) async fn keep_out(&self, daemon: &DaemonSocket) -> Option<ExcludedOutlet> {
+        let (local, peer) = (self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?);
+        Some(exclude::keep_out(daemon, local, Some(peer)).await)
+    }
+
     /// Asks JetStream, at `$JS.API.` and this subject. Returns its answer, which may be an error. No
     /// other messages may be expected meanwhile.
     ///
     /// # Errors
     /// Why there is none.
-    pub(in crate::cli) async fn ask(
+    pub(in crate::cli) async fn ask<T: DeserializeOwned>(
         &mut self,
         subject: &str,
         question: &Value,
-    ) -> Result<Bytes, String> {
+    ) -> Result<T, String> {
         let mut out = BytesMut::new();
         let reply = format!("{}.{REQUEST_REPLY}", self.inbox);
         let question = question.to_string();
         append_request(&mut out, &format!("$JS.API.{subject}"), &reply, question.as_bytes());
         self.write(&out).await?;
-        timeout(ANSWER, self.answer(&reply)).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+        let answer = timeout(ANSWER, self.answer(&reply)).await;
+        parse(&answer.map_err(|_| "no answer".to_owned())??)
     }
 
     async fn answer(&mut self, reply: &str) -> Result<Bytes, String> {
@@ -184,12 +194,15 @@ pub(in crate::cli) fn check(headers: &[u8], payload: &Bytes) -> Result<(), Strin
              makes '{STREAM}')"
         ));
     }
-    let answer: StreamAnswer = serde_json::from_slice(payload)
-        .map_err(|_| "an answer that is none of JetStream".to_owned())?;
+    let answer: StreamAnswer = parse(payload)?;
     match answer.error {
         None => Ok(()),
         Some(StreamError { code, description, .. }) => Err(format!("{description} ({code})")),
     }
+}
+
+fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(answer).map_err(|_| "an answer that is none of JetStream".to_owned())
 }
 
 /// A number that no other connection of this process has.

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use capture::source::HostAndPort;
 
+use crate::failure::Failure;
+
 /// The port of NATS.
 const PORT: u16 = 4222;
 
@@ -34,11 +36,7 @@ impl std::fmt::Debug for NatsAddress {
 impl std::fmt::Display for NatsAddress {
     /// Without the credentials.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let HostAndPort { host, port } = &self.place;
-        if host.contains(':') {
-            return write!(formatter, "{SCHEME}[{host}]:{port}");
-        }
-        write!(formatter, "{SCHEME}{host}:{port}")
+        write!(formatter, "{SCHEME}{}", self.place)
     }
 }
 
@@ -71,9 +69,22 @@ impl NatsAddress {
     }
 
     /// True if only this machine is on the way.
-    pub(in crate::cli) fn is_private(&self) -> bool {
-        let host = &self.place.host;
-        host == "localhost" || host.parse().is_ok_and(|host: std::net::IpAddr| host.is_loopback())
+    fn is_private(&self) -> bool {
+        self.place.local_address().is_some_and(|address| address.ip().is_loopback())
+    }
+
+    /// Checks that no other machine can read the lines, unless the user accepts that.
+    ///
+    /// # Errors
+    /// Other machines are on the way.
+    pub(in crate::cli) fn check_privacy(&self, is_insecure: bool) -> Result<(), Failure> {
+        if self.is_private() || is_insecure {
+            return Ok(());
+        }
+        Err(Failure::Argument(format!(
+            "{self}: everybody on the way there could read the lines, and there is no TLS here; use \
+             a server of this machine (and a leaf node, or ssh -L), or add --insecure"
+        )))
     }
 }
 

@@ -97,8 +97,7 @@ impl Endpoint {
         let is_private = match self {
             Self::Ipc(_) => true,
             Self::Tcp(place, _) => {
-                place.host == "localhost"
-                    || place.host.parse().is_ok_and(|host: std::net::IpAddr| host.is_loopback())
+                place.local_address().is_some_and(|address| address.ip().is_loopback())
             }
         };
         if is_private || is_insecure {

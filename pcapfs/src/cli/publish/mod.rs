@@ -26,7 +26,6 @@ mod subscription;
 mod tracker;
 mod zmtp;
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +34,6 @@ use capture::filter::Filter;
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
 use protocol::linktype::LinkType;
-use tokio::sync::watch;
 
 use super::client::{self, DaemonSocket};
 use super::complete;
@@ -47,7 +45,7 @@ use super::outlet::follower::{LogBeginning, LogSource};
 use super::outlet::saved::{self, SavedPositions};
 use super::savefile::TransferSignals;
 use crate::failure::Failure;
-use crate::{memory, size};
+use crate::{memory, process, size};
 use endpoint::Endpoint;
 use feed::FeedSettings;
 use nats::{NatsSettings, StreamBounds};
@@ -67,9 +65,6 @@ const MAX_BODY: &str = "1M";
 
 /// The largest `--max-body`: a message of each peer may be in memory twice.
 const LARGEST_BODY: u64 = 64 << 20;
-
-/// The name of this machine (proc_sys_kernel(5)).
-const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// The word for packets in `--what`.
 const PACKETS: &str = "packets";
@@ -228,7 +223,7 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
     let settings = settings(publish, daemon, from, Arc::clone(&reporter))?;
     memory::keep_freed();
     let done = client::run(async {
-        let stopping = stopping()?;
+        let stopping = TransferSignals::stopping()?;
         let settings = checked(settings).await?;
         let publishing = Publishing::new(endpoint, sender, publish.mode, settings, stopping);
         if publish.connect {
@@ -246,12 +241,7 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
 /// `pcapfs publish` to a server of NATS.
 fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
     let server = NatsAddress::read(&publish.endpoint).map_err(Failure::Argument)?;
-    if !server.is_private() && !publish.insecure {
-        return Err(Failure::Argument(format!(
-            "{server}: everybody on the way there could read the lines, and there is no TLS here; use \
-             a server of this machine (and a leaf node, or ssh -L), or add --insecure"
-        )));
-    }
+    server.check_privacy(publish.insecure)?;
     if publish.what.split(',').any(|word| word.trim() == PACKETS) {
         return Err(Failure::Argument(
             "--what packets: packets and bodies stay on their machine; publish lines over NATS"
@@ -260,7 +250,7 @@ fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
     }
     let host = match &publish.host {
         Some(host) => host.clone(),
-        None => fs::read_to_string(HOST_NAME).map_err(Failure::System)?.trim().to_owned(),
+        None => process::host_name().map_err(Failure::System)?,
     };
     let bounds = StreamBounds { max_bytes: publish.max_bytes, max_age: publish.max_age };
     let nats = NatsSettings { server, host, created: publish.create_stream.then_some(bounds) };
@@ -269,7 +259,7 @@ fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
     let reporter = Arc::new(Reporter::new(publish.json, &publish.capture));
     let settings = settings(publish, daemon, from, Arc::clone(&reporter))?;
     let done = client::run(async {
-        let stopping = stopping()?;
+        let stopping = TransferSignals::stopping()?;
         let settings = checked(FeedSettings { has_bodies: false, ..settings }).await?;
         nats::publish(&nats, &settings, saved, from == PublishFrom::Saved, stopping).await
     });
@@ -277,18 +267,6 @@ fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
         reporter.end();
     }
     done
-}
-
-/// True once a signal has come.
-fn stopping() -> Result<watch::Receiver<bool>, Failure> {
-    let mut signals = TransferSignals::new()?;
-    let (stop, stopping) = watch::channel(false);
-    tokio::spawn(async move {
-        signals.any().await;
-        // Fails only after the end.
-        let _ = stop.send(true);
-    });
-    Ok(stopping)
 }
 
 fn settings(

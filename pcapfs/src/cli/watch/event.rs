@@ -43,7 +43,7 @@ impl WatchEvent {
     }
 
     /// Its fields.
-    pub(super) const fn fields(&self) -> &Value {
+    pub(in crate::cli) const fn fields(&self) -> &Value {
         &self.fields
     }
 

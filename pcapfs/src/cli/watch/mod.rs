@@ -13,7 +13,6 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
-use tokio::sync::watch;
 
 use super::client::{self, DaemonSocket};
 use super::complete;
@@ -88,13 +87,7 @@ pub(super) fn run(arguments: &WatchArguments, daemon: &DaemonSocket) -> Result<(
         None => Delivery::Text,
     };
     client::run(async {
-        let mut signals = TransferSignals::new()?;
-        let (stop, stopping) = watch::channel(false);
-        tokio::spawn(async move {
-            signals.any().await;
-            // Fails only after the end.
-            let _ = stop.send(true);
-        });
+        let stopping = TransferSignals::stopping()?;
         let source = LogSource::new(DaemonLink::new(daemon.clone()));
         let watching = Watching::new(settings, source, saved, delivery, stopping);
         let summary = watching.run().await?;

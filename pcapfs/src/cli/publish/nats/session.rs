@@ -8,7 +8,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::{NatsSettings, stream};
-use crate::cli::exclude;
 use crate::cli::nats::STREAM;
 use crate::cli::nats::connection::{ANSWER, Connection, check};
 use crate::cli::nats::protocol::{self, ServerMessage, StreamAnswer, append_message};
@@ -155,10 +154,7 @@ impl Session<'_> {
         };
         let daemon = self.settings.source.daemon.socket();
         // Captures would store what it sends.
-        let _excluded = match (connection.stream.local_addr(), connection.stream.peer_addr()) {
-            (Ok(local), Ok(peer)) => Some(exclude::keep_out(daemon, local, Some(peer)).await),
-            _ => None,
-        };
+        let _excluded = connection.keep_out(daemon).await;
         self.settings.reporter.connected(&self.nats.server.to_string());
         let mut out = BytesMut::new();
         let again: Vec<u64> = waiting.messages.keys().copied().collect();
@@ -244,16 +240,10 @@ fn hear(
 async fn connect(nats: &NatsSettings) -> Result<Connection, String> {
     let mut connection = Connection::open(&nats.server).await?;
     let Some(bounds) = nats.created else { return Ok(connection) };
-    let answer = connection.ask(&format!("STREAM.CREATE.{STREAM}"), &stream(bounds)).await?;
-    let answer: Result<StreamAnswer, _> = serde_json::from_slice(&answer);
-    match answer {
-        Ok(StreamAnswer { error: None }) => Ok(connection),
-        Ok(StreamAnswer { error: Some(error) }) if error.err_code == STREAM_EXISTS => {
-            Ok(connection)
-        }
-        Ok(StreamAnswer { error: Some(error) }) => {
-            Err(format!("the stream cannot be made: {}", error.description))
-        }
-        Err(_) => Err("an answer that is none of JetStream".to_owned()),
+    let subject = format!("STREAM.CREATE.{STREAM}");
+    let answer: StreamAnswer = connection.ask(&subject, &stream(bounds)).await?;
+    match answer.error.filter(|error| error.err_code != STREAM_EXISTS) {
+        None => Ok(connection),
+        Some(error) => Err(format!("the stream cannot be made: {}", error.description)),
     }
 }
