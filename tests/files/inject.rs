@@ -417,7 +417,7 @@ fn a_writer_waits_for_room_and_holds_up_nobody() {
         let _ = run(&mut command, 10).success();
     }
     lab.wait_count("injected_packets", 21);
-    // A program that does not want to wait is told.
+    // A program that does not want to wait gets EAGAIN.
     let mut patient =
         OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(lab.path()).unwrap();
     let refused = patient.write_all(&bytes).unwrap_err();

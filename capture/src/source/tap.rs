@@ -12,7 +12,7 @@
 //! capture is stopped the device stays open, so that it keeps its addresses and its place in a bridge;
 //! frames of that time are dropped at the next start.
 //!
-//! Who makes the device, and how, is the program's matter. This is a [`SourceOpener`]'s part here.
+//! A [`SourceOpener`] of the program finds or makes the device, and hands it over.
 //!
 //! [`SourceOpener`]: super::SourceOpener
 
@@ -20,13 +20,13 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::net::if_::if_nametoindex;
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
-use super::interface::{PacketSelection, ReceivedPacket};
+use super::interface::{IDLE, PacketSelection, ReceivedPacket, STATISTICS_INTERVAL};
 use super::link_counters::LinkCounters;
 use super::{Observer, Rest, Source, SourceControl, SourceEnd, SourceError, SourceOptions};
 use crate::clock;
@@ -42,13 +42,6 @@ const FRAME_LEN: usize = (64 << 10) + 14 + 8;
 
 /// Maximum number of frames in a batch: readers see them when it is complete.
 const BATCH: usize = 256;
-
-/// The time between two reads of the interface's counters while frames arrive, and the maximum time
-/// from the last frame to such a read.
-const STATISTICS_INTERVAL: Duration = Duration::from_millis(200);
-
-/// The length of a sleep without frames.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// More frames than the queue of a device usually has room for. So many are taken out of it after an
 /// order to stop: the system may send faster than they are read.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use protocol::linktype::LinkType;
 
 use super::{IDLE, LONG_IDLE, Live, STATISTICS_INTERVAL, real_name};
-use crate::ring::Writer;
+use crate::ring::{MAX_INTERFACES, Writer};
 use crate::source::{
     ANY, InterfaceBackend, Observer, Rest, Source, SourceControl, SourceEnd, SourceError,
     SourceOptions,
@@ -25,9 +25,6 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Minimum bytes of kernel buffer of each interface: two blocks.
 const SMALLEST_BUFFER: u64 = 512 << 10;
-
-/// Maximum number of interfaces: a ring distinguishes as many.
-const MAX_INTERFACES: usize = 64;
 
 /// Interfaces that are captured together.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ use crate::cli::nats::{STREAM, SUBJECTS};
 use crate::failure::Failure;
 use crate::output;
 
-/// Maximum number of subjects of which the time of the last line is asked for.
+/// Maximum number of subjects whose last line is asked for, to show its time.
 const MAX_ASKED: usize = 1_000;
 
 /// The answer to the question for the stream.

@@ -1,7 +1,7 @@
 //! Lines of a stream, in the order in which the server took them.
 //!
-//! A consumer of the server gives them out in batches that are asked for, so a reader that is slow
-//! makes nobody wait and misses nothing that the stream keeps.
+//! A consumer of the server gives them out in batches that are asked for. So a slow reader holds up no
+//! other, and misses nothing that the stream keeps.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ pub(super) struct LineRequest {
     pub(super) host: Option<String>,
     pub(super) capture: Option<String>,
     pub(super) kinds: Vec<EventKind>,
-    /// All of which must hold.
+    /// A line must meet all of them.
     pub(super) expressions: [Expression; 2],
     pub(super) since: Option<Duration>,
     pub(super) json: bool,
@@ -165,7 +165,7 @@ enum BatchEnd {
     Full,
     /// The server has no more lines at the moment.
     Empty,
-    /// Nobody reads standard output any more.
+    /// No program reads standard output any more.
     ReaderGone,
 }
 
