@@ -23,7 +23,9 @@ use super::client::{self, DaemonSocket, Receiver};
 use super::complete;
 use super::listing::{bytes, rate};
 use crate::control::chunks::{MessagePart, MessageParts};
-use crate::control::messages::{Format, ListRequest, ListenRequest, ReplayRequest};
+use crate::control::messages::{
+    FlowPacketsRequest, Format, ListRequest, ListenRequest, ReplayRequest,
+};
 use crate::failure::Failure;
 use crate::output;
 
@@ -161,6 +163,29 @@ pub(super) fn listen(listen: &Listen, daemon: &DaemonSocket) -> Result<(), Failu
         let parts = PacketRange::Live.request(&mut client, (*capture).to_owned(), format).await?;
         copy(parts, &mut target, None).await?;
         target.finish()
+    })
+}
+
+/// Writes the packets of a flow, as pcap.
+///
+/// # Errors
+/// Those of the request, and of writing.
+pub(super) fn flow_packets(
+    request: FlowPacketsRequest,
+    write: Option<PathBuf>,
+    daemon: &DaemonSocket,
+) -> Result<(), Failure> {
+    let output = Output { write, format: Some("pcap".to_owned()), pcapng: false };
+    let mut target = OutputTarget::open(&output)?;
+    // Says so if the name of the file promises another format.
+    format(&output);
+    target.set_mode(&request.capture, daemon)?;
+    client::receiving(daemon, |mut client| async move {
+        let answer = client.flow_packets(request).await.map_err(client::failure)?;
+        match copy(client::parts(answer), &mut target, None).await? {
+            CopyEnd::Interrupted => Err(Failure::Answer("interrupted".to_owned())),
+            CopyEnd::Complete | CopyEnd::Unread => target.finish(),
+        }
     })
 }
 

@@ -19,6 +19,7 @@
 pub(crate) mod chunks;
 mod connections;
 mod exclude;
+mod flow_packets;
 mod follow;
 mod outgoing;
 mod peer;

@@ -15,6 +15,7 @@ use tonic::{Code, Request, Response, Status};
 use super::chunks;
 use super::connections::{Busy, Peer};
 use super::exclude::{ExcludeStream, ExcludedSockets};
+use super::flow_packets::{self, FlowPacketsStream};
 use super::follow::FollowAnswers;
 use super::messages::control_server;
 use super::messages::{self as message, StatusResponse};
@@ -323,6 +324,23 @@ impl control_server::Control for Service {
         );
         let mut response = Response::new(tokio_stream::empty());
         chunks::hand_over(response.extensions_mut(), Body::new(packets));
+        Ok(response)
+    }
+
+    type FlowPacketsStream = FlowPacketsStream;
+
+    async fn flow_packets(
+        &self,
+        request: Request<message::FlowPacketsRequest>,
+    ) -> Result<Response<FlowPacketsStream>, Status> {
+        let peer = peer(&request)?;
+        let asked = request.get_ref();
+        let entry = self.registry.readable(&peer.caller, &asked.capture).map_err(refused)?;
+        peer.shown_rights();
+        let outgoing = self.allowances.stream(peer.caller.uid);
+        let packets = flow_packets::open(&entry, asked, peer.busy())?;
+        let mut response = Response::new(packets);
+        response.extensions_mut().insert(outgoing);
         Ok(response)
     }
 

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::FleetError;
+use super::reference::FlowReference;
 use crate::cli::client::DaemonSocket;
 use crate::cli::nats::STREAM;
 use crate::cli::nats::connection::Connection;
@@ -109,12 +110,15 @@ impl LineRequest {
         if !self.expressions.iter().all(|expression| expression.holds_for(event.fields())) {
             return None;
         }
+        let reference = FlowReference::of_line(&host, &capture, event.fields());
+        let reference = reference.map(|reference| reference.to_string());
         if !self.json {
-            let host: String =
-                host.chars().map(|one| if one.is_control() { '?' } else { one }).collect();
-            return Some(format!("{host} {}\n", event.text()).into_bytes());
+            let place = reference.unwrap_or_else(|| format!("{host}/{capture}"));
+            return Some(format!("{}\n", event.text_at(&place)).into_bytes());
         }
-        let origin = json!({ "host": host, "capture": capture, "what": kind.singular() });
+        let origin = json!({
+            "host": host, "capture": capture, "what": kind.singular(), "ref": reference,
+        });
         let rest = payload.trim_ascii_end().get(1..)?;
         Some([format!("{{\"fleet\":{origin},").as_bytes(), rest, b"\n"].concat())
     }
@@ -254,10 +258,17 @@ mod tests {
         let wanted = request(&[EventKind::Http, EventKind::Flows], true);
         assert_eq!(wanted.subject(), "pcapfs.a%2Eexample.*.*");
         assert_eq!(request(&[EventKind::Http], true).subject(), "pcapfs.a%2Eexample.*.http");
-        let line = |status: u32| format!("{{\"host\":\"b\",\"status\":{status}}}\n").into_bytes();
+        let line = |status: u32| {
+            let ends =
+                r#""client":{"address":"::1","port":4},"server":{"address":"::2","port":80}"#;
+            format!("{{\"host\":\"b\",\"flow\":7,{ends},\"status\":{status}}}\n").into_bytes()
+        };
         let text = wanted.text("pcapfs.a%2Eexample.web.http", &line(503)).unwrap();
         let text: Value = serde_json::from_slice(&text).unwrap();
-        let origin = json!({ "host": "a.example", "capture": "web", "what": "http" });
+        let origin = json!({
+            "host": "a.example", "capture": "web", "what": "http",
+            "ref": "a.example/web/7-__1.4-__2.80",
+        });
         assert_eq!((&text["fleet"], &text["host"]), (&origin, &json!("b")));
         assert_eq!(wanted.text("pcapfs.a%2Eexample.web.http", &line(200)), None);
         assert_eq!(wanted.text("pcapfs.a%2Eexample.web.dns", &line(503)), None);
@@ -269,7 +280,9 @@ mod tests {
         }
         let shown = request(&[EventKind::Http], false);
         let text = shown.text("pcapfs.a%1B.web.http", &line(503)).unwrap();
-        assert!(text.starts_with(b"a? ") && text.ends_with(b"\n"));
+        assert!(text.starts_with(b"a?/web/7-__1.4-__2.80 http 503 ") && text.ends_with(b"\n"));
+        let about_none = shown.text("pcapfs.a.web.http", br#"{"status":503}"#).unwrap();
+        assert!(about_none.starts_with(b"a/web http 503 "));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `pcapfs fleet`: what the captures of many machines have published into a stream of NATS JetStream.
 //!
 //! Lines are in the stream as their machines have published them (`pcapfs publish nats://`). Packets
-//! and bodies are not: they stay on their machine.
+//! and bodies are not: they stay on their machine, from where `packets` fetches those of one flow.
 
 mod hosts;
 mod lines;
+mod packets;
+mod reference;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,6 +20,7 @@ use super::outlet::event_kind::EventKind;
 use super::outlet::expression::{Condition, Expression};
 use crate::failure::Failure;
 use lines::LineRequest;
+use packets::FlowPackets;
 
 /// The kinds of lines that are published.
 const KINDS: [EventKind; 3] = [EventKind::Flows, EventKind::Http, EventKind::Dns];
@@ -56,6 +59,8 @@ enum FleetCommand {
     Tail(Chosen),
     /// Print the lines that are in the stream
     Find(Chosen),
+    /// Fetch the packets of a flow from its machine, as a savefile
+    Packets(FlowPackets),
 }
 
 /// The lines that are wanted.
@@ -107,28 +112,42 @@ impl Fleet {
     pub(super) fn has_credentials(&self) -> bool {
         self.nats.contains('@')
     }
+
+    /// The server to read from.
+    fn server(&self) -> Result<NatsAddress, Failure> {
+        let server = NatsAddress::read(&self.nats)
+            .map_err(|why| Failure::Argument(format!("--nats: {why}")))?;
+        server.check_privacy(self.insecure)?;
+        Ok(server)
+    }
 }
 
 /// `pcapfs fleet`.
 pub(super) fn run(fleet: &Fleet, daemon: &DaemonSocket) -> Result<(), Failure> {
-    let server = NatsAddress::read(&fleet.nats)
-        .map_err(|why| Failure::Argument(format!("--nats: {why}")))?;
-    server.check_privacy(fleet.insecure)?;
-    let away = |why: String| Failure::Answer(format!("{server}: {why}"));
     match &fleet.command {
-        FleetCommand::Hosts { json } => client::run(async {
-            let mut connection = Connection::open(&server).await.map_err(away)?;
-            hosts::print(&mut connection, *json).await.map_err(|error| error.at(&server))
-        }),
+        FleetCommand::Hosts { json } => {
+            let server = fleet.server()?;
+            client::run(async {
+                let mut connection = connected(&server).await?;
+                hosts::print(&mut connection, *json).await.map_err(|error| error.at(&server))
+            })
+        }
         FleetCommand::Tail(chosen) | FleetCommand::Find(chosen) => {
+            let server = fleet.server()?;
             let follow = matches!(fleet.command, FleetCommand::Tail(_));
             let request = request(chosen, follow)?;
             client::run(async {
-                let connection = Connection::open(&server).await.map_err(away)?;
+                let connection = connected(&server).await?;
                 lines::print(connection, &request, daemon).await.map_err(|error| error.at(&server))
             })
         }
+        // The machine of the flow is asked, and no server.
+        FleetCommand::Packets(asked) => packets::fetch(asked, daemon),
     }
+}
+
+async fn connected(server: &NatsAddress) -> Result<Connection, Failure> {
+    Connection::open(server).await.map_err(|why| FleetError::Server(why).at(server))
 }
 
 /// Why a stream cannot be read.

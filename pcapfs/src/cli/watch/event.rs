@@ -70,7 +70,13 @@ impl WatchEvent {
     }
 
     /// A line for people, without a newline.
-    pub(in crate::cli) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
+        let capture = self.fields.get("capture").and_then(Value::as_str);
+        self.text_at(capture.unwrap_or("-"))
+    }
+
+    /// The same, beginning with this place instead of the capture.
+    pub(in crate::cli) fn text_at(&self, place: &str) -> String {
         let text = |pointer: &str| match self.fields.pointer(pointer) {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Null) | None => "-".to_owned(),
@@ -85,15 +91,14 @@ impl WatchEvent {
                 format!("{address}:{port}")
             }
         };
-        let capture = text("/capture");
         let line = match self.kind {
             EventKind::State => {
                 let error = self.fields.get("error").and_then(Value::as_str);
                 let error = error.map_or_else(String::new, |error| format!(" ({error})"));
-                format!("{capture} {} -> {}{error}", text("/previous"), text("/state"))
+                format!("{place} {} -> {}{error}", text("/previous"), text("/state"))
             }
             EventKind::Http => format!(
-                "{capture} http {} {} {}{} {} us, {} -> {}",
+                "{place} http {} {} {}{} {} us, {} -> {}",
                 text("/status"),
                 text("/method"),
                 text("/host"),
@@ -103,7 +108,7 @@ impl WatchEvent {
                 end("server"),
             ),
             EventKind::Dns => format!(
-                "{capture} dns {} {} {} {} us, {} -> {}",
+                "{place} dns {} {} {} {} us, {} -> {}",
                 text("/rcode"),
                 text("/name"),
                 text("/type"),
@@ -112,7 +117,7 @@ impl WatchEvent {
                 end("server"),
             ),
             EventKind::Flows => format!(
-                "{capture} {} {} {} {} us, {} -> {}, {} + {} bytes",
+                "{place} {} {} {} {} us, {} -> {}, {} + {} bytes",
                 text("/protocol"),
                 text("/state"),
                 self.fields
