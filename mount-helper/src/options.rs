@@ -103,6 +103,8 @@ pub(crate) enum DaemonOptions {
     RingDir,
     /// Bytes of the kernel's buffer.
     KernelBuffer,
+    /// Way in which packets are received.
+    Backend,
     /// How fast frames are injected.
     InjectSpeed,
     /// Maximum number of bytes kept of a packet.
@@ -135,6 +137,7 @@ impl MountOption {
             ("ring", _) => Meaning::Own(DaemonOptions::Ring),
             ("ring_dir", _) => Meaning::Own(DaemonOptions::RingDir),
             ("kernel_buffer", _) => Meaning::Own(DaemonOptions::KernelBuffer),
+            ("backend", _) => Meaning::Own(DaemonOptions::Backend),
             ("inject_speed", _) => Meaning::Own(DaemonOptions::InjectSpeed),
             ("snaplen", _) => Meaning::Own(DaemonOptions::Snaplen),
             ("user", true) => Meaning::Own(DaemonOptions::User),
@@ -155,12 +158,13 @@ impl MountOption {
 }
 
 /// Names of the options of pcapfs.
-const OWN: [&str; 14] = [
+const OWN: [&str; 15] = [
     "alias",
     "filter",
     "ring",
     "ring_dir",
     "kernel_buffer",
+    "backend",
     "inject_speed",
     "snaplen",
     "user",

@@ -44,6 +44,7 @@ pub(crate) struct MountPlan {
     ring: Option<String>,
     /// Bytes of the kernel's buffer, in the same form.
     kernel_buffer: Option<String>,
+    backend: Option<String>,
     inject_speed: Option<String>,
     /// Directory of the ring file.
     pub(crate) ring_dir: Option<PathBuf>,
@@ -260,6 +261,7 @@ impl CommandLine {
             spec,
             ring: chosen.ring,
             kernel_buffer: chosen.kernel_buffer,
+            backend: chosen.backend,
             inject_speed: chosen.inject_speed,
             ring_dir: chosen.ring_dir,
             snaplen: chosen.snaplen,
@@ -285,6 +287,7 @@ struct ChosenOptions {
     filter: Option<String>,
     ring: Option<String>,
     kernel_buffer: Option<String>,
+    backend: Option<String>,
     inject_speed: Option<String>,
     ring_dir: Option<PathBuf>,
     snaplen: Option<u32>,
@@ -322,7 +325,8 @@ impl ChosenOptions {
             DaemonOptions::KernelBuffer => {
                 self.kernel_buffer = Some(size("kernel_buffer", needed("kernel_buffer")?)?);
             }
-            // The daemon knows which speeds there are.
+            // The daemon knows which backends and speeds there are.
+            DaemonOptions::Backend => self.backend = Some(needed("backend")?),
             DaemonOptions::InjectSpeed => self.inject_speed = Some(needed("inject_speed")?),
             DaemonOptions::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
             DaemonOptions::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
@@ -415,6 +419,7 @@ impl MountPlan {
             ("--ring", text(&self.ring)),
             ("--ring-dir", path(&self.ring_dir)),
             ("--kernel-buffer", text(&self.kernel_buffer)),
+            ("--backend", text(&self.backend)),
             ("--inject-speed", text(&self.inject_speed)),
             ("--snaplen", self.snaplen.map(|snaplen| snaplen.to_string().into())),
             ("--group", text(&self.group)),

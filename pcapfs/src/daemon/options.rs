@@ -51,7 +51,7 @@ pub(crate) struct MountArguments {
     #[arg(long)]
     pub(crate) alias: Option<String>,
 
-    /// A savefile to show (can be repeated)
+    /// A savefile to show, - for standard input (can be repeated)
     #[arg(short, long, value_name = "SAVEFILE")]
     pub(crate) read: Vec<PathBuf>,
 

@@ -69,7 +69,12 @@ pub(super) fn plan(
         return Err("-f belongs to -i or -r; with -c, put the filter behind the source".to_owned());
     }
     for path in &options.read {
-        let source = absolute(SourceName::savefile(path));
+        // As for tcpdump. A file of this name is written ./-
+        let source = if path.as_os_str() == "-" {
+            SourceName::Stdin
+        } else {
+            absolute(SourceName::savefile(path))
+        };
         let given = options.alias.as_ref().filter(|_| options.interface.is_none());
         let alias = given.cloned().unwrap_or_else(|| source.default_alias());
         plan.add(spec(&alias, source, file_filter), given.is_some())?;
@@ -268,6 +273,18 @@ mod tests {
                 ("s", "stream:/f".to_owned(), None),
             ]
         );
+    }
+
+    #[test]
+    fn a_savefile_named_by_a_hyphen_is_the_standard_input() {
+        let read = vec!["-".into()];
+        let plan = made(&MountArguments { read, filter: Some("udp".into()), ..options() }).unwrap();
+        let spec = &plan.captures[0];
+        assert_eq!((spec.alias.as_str(), &spec.source), ("stdin", &SourceName::Stdin));
+        assert_eq!(spec.filter.as_deref(), Some("udp"));
+        let read = vec!["./-".into()];
+        let plan = made(&MountArguments { read, ..options() }).unwrap();
+        assert!(plan.captures[0].source.savefile_path().is_some());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Pid, getsid};
 use pcapfs_tests::savefile::{Format, check_prefix, numbered};
-use pcapfs_tests::{Host, Net, binary, run, skip_unless, wait_until};
+use pcapfs_tests::{Host, Net, Traffic, binary, run, skip_unless, wait_until};
 
 use crate::support::{status_line, with_savefile};
 
@@ -100,6 +100,27 @@ fn the_daemon_has_one_capability_and_no_more() {
     }
 
     let _ = host.umount().success();
+    host.wait_gone();
+}
+
+#[test]
+fn a_daemon_with_one_capability_captures_with_either_backend() {
+    skip_unless!(root, "nsenter");
+    for backend in ["af_packet", "libpcap"] {
+        let (host, net) = (Host::new(), Net::new());
+        let options = format!("alias=web,ring=1M,backend={backend}");
+        let _ = net.a.run(|| host.mount(Net::DEVICE, &options)).success();
+        assert_eq!(host.try_status("web").unwrap()["backend"], backend);
+        let traffic = Traffic::start(net.sender(300), 1_000, 500);
+        wait_until("all are stored", 10, || host.count("web", "/packets/stored") == 500);
+        drop(traffic);
+        let _ = host.umount().success();
+        host.wait_gone();
+    }
+    let host = Host::new();
+    let refused = host.mount("lo", "backend=xdp");
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(refused.stderr.contains("'xdp'"), "{}", refused.stderr);
     host.wait_gone();
 }
 
