@@ -4,11 +4,12 @@ use std::fs;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::{
-    Fed, Running, run, saved_places, schema, skip_unless, wait_for_place, wait_until,
+    ALIAS, Fed, Running, run, saved_places, schema, skip_unless, wait_for, wait_for_place,
+    wait_until,
 };
 use serde_json::Value;
 
-use crate::support::{Nats, end, exchange, expected, publish, wait_report};
+use crate::support::{Nats, end, exchange, expected, fleet, fleet_json, publish, wait_report};
 
 #[test]
 fn each_line_is_once_in_the_stream_whatever_is_killed() {
@@ -129,4 +130,46 @@ fn credentials_are_shown_to_the_server_and_to_nobody_else() {
             assert!(finished.stderr.contains(part), "{part:?} is not in {}", finished.stderr);
         }
     }
+}
+
+#[test]
+fn counters_come_with_a_change_and_at_an_interval() {
+    skip_unless!(mount, "nats-server", "python3");
+    let mut fed = Fed::start();
+    let server = Nats::start(&[]);
+    let (_folder, state) = saved_places();
+    let options = ["--what", "status,http", "--create-stream", "--status-interval", "1s"];
+    let mut publisher = Running::spawn(&mut publish(&fed.daemon, &state, &server.url(), &options));
+    let statuses = |event: &str| {
+        let lines = server.lines("").into_iter();
+        let subject = "pcapfs.hall%2Eexample.web.status";
+        let lines = lines.filter(|(known, line)| known == subject && line["event"] == event);
+        lines.map(|(_, line)| line).collect::<Vec<_>>()
+    };
+    wait_until("the first line is there", 20, || statuses("begin").len() == 1);
+    fed.feed.write(&exchange(1, ""));
+    wait_until("the packets are counted", 20, || {
+        statuses("interval").iter().any(|line| line["packets"]["stored"] == 8)
+    });
+    let _ = run(&mut fed.daemon.command(["stop", ALIAS]), 10).success();
+    let line = wait_for("the change is there", 20, || statuses("change").pop());
+    assert_eq!((&line["state"], &line["capture"]), (&"stopped".into(), &ALIAS.into()));
+    let mut status = line.as_object().expect("an object").clone();
+    for name in ["published", "capture", "event", "time"] {
+        assert!(status.remove(name).is_some(), "{name}");
+    }
+    schema::check("status", &Value::Object(status));
+
+    let row = wait_for("the last counters are there", 20, || {
+        let row = fleet_json(&server, &["hosts"]).remove(0);
+        (row["status"]["state"] == "stopped").then_some(row)
+    });
+    assert_eq!((&row["status"]["stored"], &row["status"]["dropped"]), (&8.into(), &0.into()));
+    assert_eq!((&row["http"], &row["flows"]), (&1.into(), &0.into()), "counters are no lines");
+    let table = fleet(&server, &["hosts"]).join("\n");
+    assert!(table.contains("STATE") && table.contains("stopped"), "{table}");
+    let words = ["find", "--what", "status", "--match", "state=stopped"];
+    let shown = fleet(&server, &words);
+    assert!(shown[0].starts_with("hall.example/web status stopped: 8 packets"), "{shown:?}");
+    end(&mut publisher);
 }

@@ -23,7 +23,8 @@ use lines::LineRequest;
 use packets::FlowPackets;
 
 /// The kinds of lines that are published.
-const KINDS: [EventKind; 3] = [EventKind::Flows, EventKind::Http, EventKind::Dns];
+const KINDS: [EventKind; 4] =
+    [EventKind::Flows, EventKind::Http, EventKind::Dns, EventKind::Status];
 
 /// What to read from the stream.
 #[derive(Debug, Args)]
@@ -74,7 +75,7 @@ struct Chosen {
     #[arg(long, value_name = "ALIAS")]
     capture: Option<String>,
 
-    /// Kinds of lines, joined by commas: flows, http, dns
+    /// Kinds of lines, joined by commas: flows, http, dns, status
     #[arg(long, value_name = "KINDS", default_value = "flows,http")]
     what: String,
 

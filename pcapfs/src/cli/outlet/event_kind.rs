@@ -13,11 +13,14 @@ pub(in crate::cli) enum EventKind {
     Dns,
     /// Changes of the state of a capture.
     State,
+    /// The counters of a capture, at a moment.
+    Status,
 }
 
 impl EventKind {
     /// All of them.
-    pub(in crate::cli) const ALL: [Self; 4] = [Self::Flows, Self::Http, Self::Dns, Self::State];
+    pub(in crate::cli) const ALL: [Self; 5] =
+        [Self::Flows, Self::Http, Self::Dns, Self::State, Self::Status];
 
     /// The word for it in options.
     pub(in crate::cli) const fn name(self) -> &'static str {
@@ -26,6 +29,7 @@ impl EventKind {
             Self::Http => "http",
             Self::Dns => "dns",
             Self::State => "state",
+            Self::Status => "status",
         }
     }
 
@@ -36,6 +40,7 @@ impl EventKind {
             Self::Http => "http",
             Self::Dns => "dns",
             Self::State => "state",
+            Self::Status => "status",
         }
     }
 
@@ -45,7 +50,7 @@ impl EventKind {
             Self::Flows => Some("flows.jsonl"),
             Self::Http => Some("http.jsonl"),
             Self::Dns => Some("dns.jsonl"),
-            Self::State => None,
+            Self::State | Self::Status => None,
         }
     }
 

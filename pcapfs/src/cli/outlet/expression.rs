@@ -37,7 +37,8 @@ const ALL: &[EventKind] = &EventKind::ALL;
 const FLOWS: &[EventKind] = &[EventKind::Flows];
 const HTTP: &[EventKind] = &[EventKind::Http];
 const DNS: &[EventKind] = &[EventKind::Dns];
-const STATES: &[EventKind] = &[EventKind::State];
+const STATES: &[EventKind] = &[EventKind::State, EventKind::Status];
+const CHANGES: &[EventKind] = &[EventKind::State];
 const NAMED: &[EventKind] = &[EventKind::Flows, EventKind::Dns];
 
 const fn field(
@@ -83,7 +84,7 @@ const FIELDS: [Field; 33] = [
     field("name", "/name", Text, NAMED),
     field("type", "/type", Text, DNS),
     field("rcode", "/rcode", Text, DNS),
-    field("previous", "/previous", Text, STATES),
+    field("previous", "/previous", Text, CHANGES),
     field("error", "/error", Text, STATES),
     field("source", "/source", Text, STATES),
 ];

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -13,6 +14,7 @@ use super::line_feed::LineFeed;
 use super::message::Message;
 use super::packet_feed::PacketFeed;
 use super::report::Reporter;
+use super::status_feed::StatusFeed;
 use crate::cli::outlet::event_kind::EventKind;
 use crate::cli::outlet::expression::Expression;
 use crate::cli::outlet::follower::{LogBeginning, LogSource};
@@ -30,6 +32,8 @@ pub(super) struct FeedSettings {
     /// Kinds of lines.
     pub(super) kinds: Vec<EventKind>,
     pub(super) has_packets: bool,
+    /// The time between two messages of counters, if they are published.
+    pub(super) status_interval: Option<Duration>,
     /// For lines.
     pub(super) expression: Expression,
     /// For packets, see pcap-filter(7).
@@ -75,6 +79,9 @@ impl Feed {
         if !settings.kinds.is_empty() {
             let feed = LineFeed::new(Arc::clone(settings), saved.cloned(), sender.clone(), &lost);
             tasks.spawn(feed.run());
+        }
+        if let Some(interval) = settings.status_interval {
+            tasks.spawn(StatusFeed::new(Arc::clone(settings), interval, sender.clone()).run());
         }
         if settings.has_packets {
             let place = saved.and_then(|saved| saved.packets);

@@ -12,6 +12,8 @@ pub(super) enum MessagePlace {
     Line(EventKind, u64),
     /// Up to the packet of this number.
     Packet(u64),
+    /// The counters at a moment, which come anew in each run.
+    Status,
 }
 
 /// A message.

@@ -8,7 +8,7 @@
 //! ```text
 //!            PUSH:  feed ── distribution ─┬── peer     PUB:  feed ── subscription ── peer
 //!                                         └── peer           feed ── subscription ── peer
-//!   feed: line_feed (logs of the tree), packet_feed (the control socket)
+//!   feed: line_feed (logs of the tree), packet_feed and status_feed (the control socket)
 //! ```
 
 mod distribution;
@@ -22,6 +22,7 @@ mod peer;
 mod publishing;
 mod queue;
 mod report;
+mod status_feed;
 mod subscription;
 mod tracker;
 mod zmtp;
@@ -70,7 +71,8 @@ const LARGEST_BODY: u64 = 64 << 20;
 const PACKETS: &str = "packets";
 
 /// Kinds of lines that are published.
-const LINES: [EventKind; 3] = [EventKind::Http, EventKind::Flows, EventKind::Dns];
+const LINES: [EventKind; 4] =
+    [EventKind::Http, EventKind::Flows, EventKind::Dns, EventKind::Status];
 
 /// A capture to be published.
 #[derive(Debug, Args)]
@@ -95,7 +97,7 @@ pub(super) struct Publish {
     #[arg(long)]
     connect: bool,
 
-    /// Messages, joined by commas: http, flows, dns, packets
+    /// Messages, joined by commas: http, flows, dns, packets, status
     #[arg(long, value_name = "KINDS", default_value = "http")]
     what: String,
 
@@ -111,6 +113,10 @@ pub(super) struct Publish {
     /// the oldest one that is kept [default: saved for push, now for pub]
     #[arg(long, value_name = "FROM", value_enum)]
     from: Option<PublishFrom>,
+
+    /// Time between two messages of status, such as 10s or 5m; a change of the state comes at once
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = age)]
+    status_interval: Duration,
 
     /// At most this much of a body
     #[arg(long, value_name = "SIZE", default_value = MAX_BODY, value_parser = size::parse)]
@@ -285,9 +291,12 @@ fn settings(
         let kinds = EventKind::list(&lines.join(","), &LINES);
         kinds.map_err(|why| wrong("what", why.replace(')', ", packets)")))?
     };
+    let has_status = kinds.contains(&EventKind::Status);
+    let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.log().is_some()).collect();
     let expression = match &publish.matching {
         Some(_) if kinds.is_empty() => {
-            return Err(wrong("match", "is for lines; packets have --filter".to_owned()));
+            let why = "is for http, flows and dns; packets have --filter".to_owned();
+            return Err(wrong("match", why));
         }
         Some(text) => Expression::read(text, &kinds).map_err(|why| wrong("match", why))?,
         None => Expression::default(),
@@ -301,6 +310,7 @@ fn settings(
         capture: publish.capture.clone(),
         kinds,
         has_packets,
+        status_interval: has_status.then_some(publish.status_interval),
         expression,
         filter: filter.map(str::to_owned),
         beginning: match from {

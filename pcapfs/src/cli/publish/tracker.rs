@@ -48,6 +48,7 @@ impl SentTracker {
                             place.next = number.saturating_add(1);
                         }
                     }
+                    MessagePlace::Status => {}
                 }
             }
             FeedItem::Lines(position) => {
@@ -108,6 +109,7 @@ impl SentTracker {
                         place.next = number;
                     }
                 }
+                MessagePlace::Status => {}
             }
         }
         position

@@ -97,6 +97,12 @@ impl WatchEvent {
                 let error = error.map_or_else(String::new, |error| format!(" ({error})"));
                 format!("{place} {} -> {}{error}", text("/previous"), text("/state"))
             }
+            EventKind::Status => format!(
+                "{place} status {}: {} packets, {} dropped by the kernel",
+                text("/state"),
+                text("/packets/stored"),
+                text("/packets/dropped_kernel"),
+            ),
             EventKind::Http => format!(
                 "{place} http {} {} {}{} {} us, {} -> {}",
                 text("/status"),

@@ -62,6 +62,9 @@ pub(super) struct WatchArguments {
     state: Option<PathBuf>,
 }
 
+/// The kinds of events there are here.
+const KINDS: [EventKind; 4] = [EventKind::Flows, EventKind::Http, EventKind::Dns, EventKind::State];
+
 /// Where to begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum WatchFrom {
@@ -98,7 +101,7 @@ pub(super) fn run(arguments: &WatchArguments, daemon: &DaemonSocket) -> Result<(
 
 fn settings(arguments: &WatchArguments) -> Result<WatchSettings, Failure> {
     let wrong = |option: &str, why: String| Failure::Argument(format!("--{option}: {why}"));
-    let kinds = EventKind::list(&arguments.what, &EventKind::ALL);
+    let kinds = EventKind::list(&arguments.what, &KINDS);
     let kinds = kinds.map_err(|why| wrong("what", why))?;
     let expression = match &arguments.matching {
         Some(text) => Expression::read(text, &kinds).map_err(|why| wrong("match", why))?,

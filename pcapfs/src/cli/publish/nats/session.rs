@@ -11,6 +11,7 @@ use super::{NatsSettings, stream};
 use crate::cli::nats::STREAM;
 use crate::cli::nats::connection::{ANSWER, Connection, check};
 use crate::cli::nats::protocol::{self, ServerMessage, StreamAnswer, append_message};
+use crate::cli::outlet::event_kind::EventKind;
 use crate::cli::outlet::saved::SavedPositions;
 use crate::cli::publish::SAVES;
 use crate::cli::publish::feed::{Feed, FeedItem, FeedSettings};
@@ -86,7 +87,12 @@ impl Unacknowledged {
     fn append(&mut self, out: &mut BytesMut, sequence: u64, inbox: &str, max_payload: usize) {
         let Some(message) = self.messages.get(&sequence) else { return };
         let payload = message.frames.first().cloned().unwrap_or_default();
-        let MessagePlace::Line(kind, _) = message.place else { return };
+        let kind = match message.place {
+            MessagePlace::Line(kind, _) => kind,
+            MessagePlace::Status => EventKind::Status,
+            // They are not published here.
+            MessagePlace::Packet(_) => return,
+        };
         if payload.len() + HEADERS > max_payload {
             self.settings.reporter.lost("lines longer than the max_payload of the server", 1);
             self.remove(sequence);
