@@ -55,6 +55,12 @@ impl Nats {
         Self::started(loopback_address(), None, options)
     }
 
+    /// At an address that is the test's.
+    #[track_caller]
+    pub(crate) fn at(address: Ipv4Addr, options: &[&str]) -> Self {
+        Self::started(address, None, options)
+    }
+
     /// At an address of a namespace.
     #[track_caller]
     pub(crate) fn inside(namespace: &Arc<Namespace>, address: Ipv4Addr, options: &[&str]) -> Self {

@@ -15,6 +15,7 @@ use clap::{Args, Subcommand};
 
 use super::client::{self, DaemonSocket};
 use super::nats::connection::Connection;
+use super::nats::server::{NatsOptions, NatsServer};
 use super::nats::{NatsAddress, age};
 use super::outlet::event_kind::EventKind;
 use super::outlet::expression::{Condition, Expression};
@@ -32,7 +33,7 @@ pub(super) struct Fleet {
     #[command(subcommand)]
     command: FleetCommand,
 
-    /// The server: nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]
+    /// The server: nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT], or the same with tls://
     #[arg(
         long,
         value_name = "URL",
@@ -42,6 +43,9 @@ pub(super) struct Fleet {
         default_value = "nats://127.0.0.1"
     )]
     nats: String,
+
+    #[command(flatten)]
+    options: NatsOptions,
 
     /// Read from another machine without TLS, so that everybody on the way can read it too
     #[arg(long, global = true)]
@@ -115,11 +119,10 @@ impl Fleet {
     }
 
     /// The server to read from.
-    fn server(&self) -> Result<NatsAddress, Failure> {
-        let server = NatsAddress::read(&self.nats)
+    fn server(&self) -> Result<NatsServer, Failure> {
+        let address = NatsAddress::read(&self.nats)
             .map_err(|why| Failure::Argument(format!("--nats: {why}")))?;
-        server.check_privacy(self.insecure)?;
-        Ok(server)
+        self.options.server(address, self.insecure)
     }
 }
 
@@ -147,7 +150,7 @@ pub(super) fn run(fleet: &Fleet, daemon: &DaemonSocket) -> Result<(), Failure> {
     }
 }
 
-async fn connected(server: &NatsAddress) -> Result<Connection, Failure> {
+async fn connected(server: &NatsServer) -> Result<Connection, Failure> {
     Connection::open(server).await.map_err(|why| FleetError::Server(why).at(server))
 }
 
@@ -161,7 +164,7 @@ enum FleetError {
 }
 
 impl FleetError {
-    fn at(self, server: &NatsAddress) -> Failure {
+    fn at(self, server: &NatsServer) -> Failure {
         match self {
             Self::Server(why) => Failure::Answer(format!("{server}: {why}")),
             Self::Output(failure) => failure,

@@ -1,18 +1,21 @@
 //! A connection to a server of NATS with JetStream.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::login::NatsLogin;
 use super::protocol::{
     self, ClientIntroduction, ServerInfo, ServerMessage, StreamAnswer, StreamError, append_request,
 };
-use super::{NatsAddress, STREAM};
+use super::server::NatsServer;
+use super::{STREAM, tls};
 use crate::cli::client::DaemonSocket;
 use crate::cli::exclude::{self, ExcludedOutlet};
 use crate::cli::far_end;
@@ -26,14 +29,31 @@ const REQUEST_REPLY: &str = "answer";
 /// Status of the answer to a subject at which nobody listens.
 const NO_RESPONDERS: u32 = 503;
 
+/// The bytes of a connection, with or without TLS.
+trait ByteStream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> ByteStream for T {}
+
 /// A connection to a server.
-#[derive(Debug)]
 pub(in crate::cli) struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn ByteStream>,
+    /// This end and the other one.
+    addresses: (SocketAddr, SocketAddr),
+    /// A certificate is shown to the server, if it asks for one.
+    has_certificate: bool,
     pub(in crate::cli) input: BytesMut,
     pub(in crate::cli) info: ServerInfo,
     /// The beginning of subjects to which answers go.
     pub(in crate::cli) inbox: String,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Connection")
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -41,56 +61,59 @@ impl Connection {
     ///
     /// # Errors
     /// Why that is not possible now.
-    pub(in crate::cli) async fn open(server: &NatsAddress) -> Result<Self, String> {
+    pub(in crate::cli) async fn open(server: &NatsServer) -> Result<Self, String> {
         timeout(2 * ANSWER, Self::begin(server))
             .await
             .unwrap_or_else(|_| Err("no answer".to_owned()))
     }
 
-    async fn begin(server: &NatsAddress) -> Result<Self, String> {
+    async fn begin(server: &NatsServer) -> Result<Self, String> {
         let text = |error: std::io::Error| error.to_string();
-        let place = &server.place;
+        let place = &server.address.place;
+        let login = server.login()?;
         let found = lookup_host((place.host.as_str(), place.port)).await.map_err(text)?;
-        let stream = TcpStream::connect(&found.collect::<Vec<_>>()[..]).await.map_err(text)?;
+        let mut stream = TcpStream::connect(&found.collect::<Vec<_>>()[..]).await.map_err(text)?;
         stream.set_nodelay(true).map_err(text)?;
         far_end::notice_when_gone(&stream).map_err(text)?;
+        let addresses = (stream.local_addr().map_err(text)?, stream.peer_addr().map_err(text)?);
+        let mut input = BytesMut::new();
+        let info = first_info(&mut stream, &mut input).await?;
+        let mut has_certificate = false;
+        let stream: Box<dyn ByteStream> = if server.wants_tls || info.tls_required {
+            if !info.tls_required && !info.tls_available {
+                return Err("the server has no TLS (add it there, or write nats://)".to_owned());
+            }
+            if !input.is_empty() {
+                return Err("the server sends more than it may before TLS".to_owned());
+            }
+            let config = server.tls()?;
+            has_certificate = config.client_auth_cert_resolver.has_certs();
+            Box::new(tls::secured(stream, &place.host, config).await?)
+        } else {
+            Box::new(stream)
+        };
         let inbox = format!("_INBOX.pcapfs{}{:x}", std::process::id(), unique());
-        let (input, info) = (BytesMut::new(), ServerInfo::default());
-        let mut connection = Self { stream, input, info, inbox };
-        match connection.message().await? {
-            ServerMessage::Info(info) => connection.info = info,
-            _ => return Err("no NATS server".to_owned()),
-        }
-        let ServerInfo { headers, jetstream, tls_required, version, .. } = &connection.info;
-        if *tls_required {
-            return Err("the server requires TLS, which is not offered here".to_owned());
-        }
+        let mut connection = Self { stream, addresses, has_certificate, input, info, inbox };
+        let ServerInfo { headers, jetstream, version, .. } = &connection.info;
         if !headers || !jetstream {
             return Err(format!(
                 "the server (NATS {version}) has no JetStream (start it with: -js)"
             ));
         }
-        connection.introduce(server).await?;
+        connection.introduce(&login).await?;
         Ok(connection)
     }
 
-    async fn introduce(&mut self, server: &NatsAddress) -> Result<(), String> {
-        let (user, pass, auth_token) = match server.credentials.clone() {
-            Some((user, Some(password))) => (Some(user), Some(password), None),
-            Some((token, None)) => (None, None, Some(token)),
-            None => (None, None, None),
-        };
-        let introduction = ClientIntroduction {
+    async fn introduce(&mut self, login: &NatsLogin) -> Result<(), String> {
+        let mut introduction = ClientIntroduction {
             headers: true,
             no_responders: true,
             name: "pcapfs",
             lang: "rust",
             version: env!("CARGO_PKG_VERSION"),
-            user,
-            pass,
-            auth_token,
             ..ClientIntroduction::default()
         };
+        login.introduce(&mut introduction, self.info.nonce.as_deref())?;
         let introduction = serde_json::to_string(&introduction).unwrap_or_default();
         let inbox = &self.inbox;
         let text = format!("CONNECT {introduction}\r\nSUB {inbox}.* 1\r\nPING\r\n");
@@ -106,9 +129,9 @@ impl Connection {
     }
 
     /// Has captures leave out the packets of this connection, as long as the returned value lives.
-    pub(in crate::cli) async fn keep_out(&self, daemon: &DaemonSocket) -> Option<ExcludedOutlet> {
-        let (local, peer) = (self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?);
-        Some(exclude::keep_out(daemon, local, Some(peer)).await)
+    pub(in crate::cli) async fn keep_out(&self, daemon: &DaemonSocket) -> ExcludedOutlet {
+        let (local, peer) = self.addresses;
+        exclude::keep_out(daemon, local, Some(peer)).await
     }
 
     /// Asks JetStream, at `$JS.API.` and this subject. Returns its answer, which may be an error. No
@@ -168,7 +191,7 @@ impl Connection {
         match self.stream.read_buf(&mut self.input).await {
             Ok(0) => Err("the server closed the connection".to_owned()),
             Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(tls::explained(&error, self.has_certificate)),
         }
     }
 
@@ -177,9 +200,30 @@ impl Connection {
     /// # Errors
     /// The server does not take them, or the connection has ended.
     pub(in crate::cli) async fn write(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let written = timeout(ANSWER, self.stream.write_all(bytes)).await;
+        let write = async {
+            self.stream.write_all(bytes).await?;
+            // TLS has records that are not sent yet.
+            self.stream.flush().await
+        };
+        let written = timeout(ANSWER, write).await;
         let written = written.map_err(|_| "the server takes no bytes".to_owned())?;
-        written.map_err(|error| error.to_string())
+        written.map_err(|error| tls::explained(&error, self.has_certificate))
+    }
+}
+
+/// The first message of the server, in the clear.
+async fn first_info(stream: &mut TcpStream, input: &mut BytesMut) -> Result<ServerInfo, String> {
+    loop {
+        match protocol::take(input, ServerInfo::default().max_payload)? {
+            Some(ServerMessage::Info(info)) => return Ok(info),
+            Some(_) => return Err("no NATS server".to_owned()),
+            None => {}
+        }
+        match stream.read_buf(input).await {
+            Ok(0) => return Err("the server closed the connection".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
     }
 }
 

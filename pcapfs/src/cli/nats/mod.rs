@@ -1,7 +1,11 @@
-//! Servers of NATS JetStream: their addresses, a connection, and the client protocol.
+//! Servers of NATS JetStream: their addresses, how to log in, a connection, and the client protocol.
 
 pub(super) mod connection;
+mod login;
+mod nkey;
 pub(super) mod protocol;
+pub(super) mod server;
+mod tls;
 
 use std::time::Duration;
 
@@ -12,8 +16,9 @@ use crate::failure::Failure;
 /// The port of NATS.
 const PORT: u16 = 4222;
 
-/// The scheme of an address.
-pub(in crate::cli) const SCHEME: &str = "nats://";
+/// The scheme of an address, and that of one to which nothing is sent without TLS.
+const SCHEME: &str = "nats://";
+const TLS_SCHEME: &str = "tls://";
 
 /// The stream with the lines of all machines, and the subjects it keeps: `pcapfs.HOST.CAPTURE.KIND`.
 pub(in crate::cli) const STREAM: &str = "pcapfs";
@@ -22,9 +27,11 @@ pub(in crate::cli) const SUBJECTS: &str = "pcapfs.>";
 /// The address of a server, with the credentials in it.
 #[derive(Clone, PartialEq, Eq)]
 pub(in crate::cli) struct NatsAddress {
-    pub(in crate::cli) place: HostAndPort,
+    place: HostAndPort,
     /// A token, or a user and a password.
-    pub(in crate::cli) credentials: Option<(String, Option<String>)>,
+    credentials: Option<(String, Option<String>)>,
+    /// True if its scheme asks for TLS.
+    is_tls: bool,
 }
 
 impl std::fmt::Debug for NatsAddress {
@@ -36,17 +43,24 @@ impl std::fmt::Debug for NatsAddress {
 impl std::fmt::Display for NatsAddress {
     /// Without the credentials.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{SCHEME}{}", self.place)
+        write!(formatter, "{}{}", if self.is_tls { TLS_SCHEME } else { SCHEME }, self.place)
     }
 }
 
 impl NatsAddress {
-    /// Reads `nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]`.
+    /// True for a text with the scheme of such an address.
+    pub(in crate::cli) fn is_meant(text: &str) -> bool {
+        [SCHEME, TLS_SCHEME].iter().any(|scheme| text.starts_with(scheme))
+    }
+
+    /// Reads `nats://[USER:PASSWORD@|TOKEN@]HOST[:PORT]`, or the same with `tls://`.
     ///
     /// # Errors
     /// It is none.
     pub(in crate::cli) fn read(text: &str) -> Result<Self, String> {
-        let rest = text.strip_prefix(SCHEME).unwrap_or(text);
+        let is_tls = text.starts_with(TLS_SCHEME);
+        let scheme = if is_tls { TLS_SCHEME } else { SCHEME };
+        let rest = text.strip_prefix(scheme).unwrap_or(text);
         let (credentials, place) = match rest.rsplit_once('@') {
             Some((credentials, place)) => (Some(credentials), place),
             None => (None, rest),
@@ -59,13 +73,13 @@ impl NatsAddress {
         let whole = if has_port { place.to_owned() } else { format!("{place}:{PORT}") };
         // The credentials are a secret.
         let place = HostAndPort::parse(&whole).map_err(|why| {
-            format!("{SCHEME}{place}: {why} (write nats://HOST or nats://HOST:PORT)")
+            format!("{scheme}{place}: {why} (write {scheme}HOST or {scheme}HOST:PORT)")
         })?;
         let credentials = credentials.map(|text| match text.split_once(':') {
             Some((user, password)) => (user.to_owned(), Some(password.to_owned())),
             None => (text.to_owned(), None),
         });
-        Ok(Self { place, credentials })
+        Ok(Self { place, credentials, is_tls })
     }
 
     /// True if only this machine is on the way.
@@ -77,13 +91,15 @@ impl NatsAddress {
     ///
     /// # Errors
     /// Other machines are on the way.
-    pub(in crate::cli) fn check_privacy(&self, is_insecure: bool) -> Result<(), Failure> {
+    fn check_privacy(&self, is_insecure: bool) -> Result<(), Failure> {
         if self.is_private() || is_insecure {
             return Ok(());
         }
         Err(Failure::Argument(format!(
-            "{self}: everybody on the way there could read the lines, and there is no TLS here; use \
-             a server of this machine (and a leaf node, or ssh -L), or add --insecure"
+            "{self}: everybody on the way there could read the lines; write {TLS_SCHEME}{} if the \
+             server has TLS, use a server of this machine (and a leaf node, or ssh -L), or add \
+             --insecure",
+            self.place
         )))
     }
 }
@@ -126,6 +142,7 @@ mod tests {
             ("nats://[::1]", "nats://[::1]:4222"),
             ("nats://me:secret@[::1]:1", "nats://[::1]:1"),
             ("nats://secret@hall", "nats://hall:4222"),
+            ("tls://me:secret@hall:4443", "tls://hall:4443"),
         ] {
             let address = NatsAddress::read(text).unwrap_or_else(|why| panic!("{text}: {why}"));
             assert_eq!(address.to_string(), shown);
@@ -139,5 +156,6 @@ mod tests {
         assert!(NatsAddress::read("nats://").is_err());
         assert!(NatsAddress::read("nats://localhost").unwrap().is_private());
         assert!(!NatsAddress::read("nats://hall").unwrap().is_private());
+        assert!(NatsAddress::is_meant("tls://hall") && !NatsAddress::is_meant("tcp://hall"));
     }
 }

@@ -47,6 +47,9 @@ pub(in crate::cli) struct ServerInfo {
     pub(in crate::cli) headers: bool,
     pub(in crate::cli) jetstream: bool,
     pub(in crate::cli) tls_required: bool,
+    pub(in crate::cli) tls_available: bool,
+    /// The text that a client with a key has to sign.
+    pub(in crate::cli) nonce: Option<String>,
     pub(in crate::cli) version: String,
 }
 
@@ -57,13 +60,15 @@ impl Default for ServerInfo {
             headers: false,
             jetstream: false,
             tls_required: false,
+            tls_available: false,
+            nonce: None,
             version: String::new(),
         }
     }
 }
 
-/// How a client introduces itself.
-#[derive(Clone, Debug, Default, Serialize)]
+/// How a client introduces itself. It has secrets, so it cannot be shown.
+#[derive(Clone, Default, Serialize)]
 pub(in crate::cli) struct ClientIntroduction {
     pub(in crate::cli) verbose: bool,
     pub(in crate::cli) pedantic: bool,
@@ -79,6 +84,15 @@ pub(in crate::cli) struct ClientIntroduction {
     pub(in crate::cli) pass: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) auth_token: Option<String>,
+    /// Public key of the user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) nkey: Option<String>,
+    /// The statement of an account about the user, with its signature.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) jwt: Option<String>,
+    /// Signature of the nonce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) sig: Option<String>,
 }
 
 /// The answer of JetStream to a message or a request.

@@ -38,7 +38,8 @@ use protocol::linktype::LinkType;
 
 use super::client::{self, DaemonSocket};
 use super::complete;
-use super::nats::{NatsAddress, SCHEME, age};
+use super::nats::server::NatsOptions;
+use super::nats::{NatsAddress, age};
 use super::outlet::daemon::DaemonLink;
 use super::outlet::event_kind::EventKind;
 use super::outlet::expression::Expression;
@@ -81,7 +82,7 @@ pub(super) struct Publish {
     #[arg(value_name = "ALIAS", add = ArgValueCandidates::new(complete::captures))]
     capture: String,
 
-    /// Where peers are: tcp://HOST:PORT or ipc://PATH of ZeroMQ, or nats://HOST[:PORT]
+    /// Where peers are: tcp://HOST:PORT or ipc://PATH of ZeroMQ, or nats:// or tls://HOST[:PORT] of NATS
     #[arg(value_name = "ENDPOINT")]
     endpoint: String,
 
@@ -143,6 +144,9 @@ pub(super) struct Publish {
     #[arg(long, value_name = "NAME")]
     host: Option<String>,
 
+    #[command(flatten)]
+    nats: NatsOptions,
+
     /// Publish over a network in the clear, so that everybody on the way can read it
     #[arg(long)]
     insecure: bool,
@@ -183,7 +187,7 @@ fn mode(text: &str) -> Result<u32, String> {
 impl Publish {
     /// True if the arguments have a secret, which other users must not see.
     pub(super) fn has_credentials(&self) -> bool {
-        self.endpoint.starts_with(SCHEME) && self.endpoint.contains('@')
+        NatsAddress::is_meant(&self.endpoint) && self.endpoint.contains('@')
     }
 }
 
@@ -197,11 +201,12 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
             publish.capture
         )));
     }
-    if publish.endpoint.starts_with(SCHEME) {
+    if NatsAddress::is_meant(&publish.endpoint) {
         return run_nats(publish, daemon);
     }
-    if publish.create_stream || publish.host.is_some() {
-        return Err(wrong("--create-stream, --host", "are for nats://".to_owned()));
+    if publish.create_stream || publish.host.is_some() || publish.nats.is_used() {
+        let why = "are for nats:// and tls://".to_owned();
+        return Err(wrong("--create-stream, --host, --nats-*", why));
     }
     let endpoint =
         Endpoint::read(&publish.endpoint, !publish.connect).map_err(Failure::Argument)?;
@@ -246,8 +251,8 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
 
 /// `pcapfs publish` to a server of NATS.
 fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
-    let server = NatsAddress::read(&publish.endpoint).map_err(Failure::Argument)?;
-    server.check_privacy(publish.insecure)?;
+    let address = NatsAddress::read(&publish.endpoint).map_err(Failure::Argument)?;
+    let server = publish.nats.server(address, publish.insecure)?;
     if publish.what.split(',').any(|word| word.trim() == PACKETS) {
         return Err(Failure::Argument(
             "--what packets: packets and bodies stay on their machine; publish lines over NATS"
@@ -345,7 +350,7 @@ fn path(publish: &Publish, daemon: &DaemonSocket) -> Result<PathBuf, Failure> {
     let socket = daemon.shown_path();
     // Without a secret in it.
     let server = NatsAddress::read(&publish.endpoint).ok();
-    let server = server.filter(|_| publish.endpoint.starts_with(SCHEME));
+    let server = server.filter(|_| NatsAddress::is_meant(&publish.endpoint));
     let endpoint = server.map_or_else(|| publish.endpoint.clone(), |server| server.to_string());
     let words = [
         socket.as_str(),

@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use super::feed::{Feed, FeedSettings};
 use super::tracker::SentTracker;
 use crate::cli::nats::protocol::token;
-use crate::cli::nats::{NatsAddress, STREAM, SUBJECTS};
+use crate::cli::nats::server::NatsServer;
+use crate::cli::nats::{STREAM, SUBJECTS};
 use crate::cli::outlet::saved::SavedPositions;
 use crate::failure::Failure;
 use session::{Session, SessionEnd, Unacknowledged};
@@ -27,7 +28,7 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::fr
 /// A server, and what it is to have.
 #[derive(Clone, Debug)]
 pub(super) struct NatsSettings {
-    pub(super) server: NatsAddress,
+    pub(super) server: NatsServer,
     /// Name of this machine.
     pub(super) host: String,
     /// The stream that is to be made: its bounds.
