@@ -119,6 +119,23 @@ impl Nats {
         lines.collect()
     }
 
+    /// Asks JetStream, and returns its answer, which must be no error.
+    #[track_caller]
+    pub(crate) fn ask(&self, subject: &str, question: &Value) -> Value {
+        let mut command = python(ASK);
+        command.args([&self.address.to_string(), subject, &question.to_string()]);
+        let output = self.there(|| run(&mut command, 10)).success();
+        let answer: Value = serde_json::from_str(output.text()).expect("an answer is JSON");
+        assert!(answer.get("error").is_none(), "{subject}: {answer}");
+        answer
+    }
+
+    /// Stops the server, or lets it go on.
+    #[track_caller]
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("the server runs").signal(signal);
+    }
+
     /// The targets of the transactions in the stream.
     #[track_caller]
     pub(crate) fn targets(&self, token: &str) -> Vec<String> {
@@ -126,6 +143,23 @@ impl Nats {
         lines.map(|(_, line)| line["target"].as_str().expect("a target").to_owned()).collect()
     }
 }
+
+/// Asks JetStream a question. Its arguments: host, subject after `$JS.API.`, and the question.
+const ASK: &str = r#"
+import socket, sys
+connection = socket.create_connection((sys.argv[1], 4222))
+stream = connection.makefile("rwb")
+stream.readline()
+question = sys.argv[3].encode()
+stream.write(b'CONNECT {"verbose":false}\r\nSUB answer 1\r\n')
+stream.write(b"PUB $JS.API.%s answer %d\r\n%s\r\n" % (sys.argv[2].encode(), len(question), question))
+stream.flush()
+while True:
+    line = stream.readline()
+    if line.startswith(b"MSG"):
+        print(stream.read(int(line.split()[-1]) + 2).decode())
+        break
+"#;
 
 /// Publishes as the machine `hall.example`.
 pub(crate) fn publish(daemon: &Daemon, state: &Path, url: &str, options: &[&str]) -> Command {
