@@ -100,7 +100,7 @@ install:
 	$(INSTALL) -D -m 644 packaging/pcapfs.sysusers "$(DESTDIR)$(SYSUSERSDIR)/pcapfs.conf"
 	$(INSTALL) -D -m 644 packaging/pcapfs.tmpfiles "$(DESTDIR)$(TMPFILESDIR)/pcapfs.conf"
 	$(INSTALL) -D -m 644 -t "$(DESTDIR)$(UNITDIR)" packaging/pcapfs.service packaging/pcapfs-web.service \
-		packaging/pcapfs-publish@.service
+		packaging/pcapfs-publish@.service packaging/pcapfs-watch@.service
 	$(INSTALL) -d -m 755 "$(DESTDIR)$(BASHDIR)" "$(DESTDIR)$(ZSHDIR)" "$(DESTDIR)$(FISHDIR)"
 	"$(RELEASE)/pcapfs" completions bash > "$(DESTDIR)$(BASHDIR)/pcapfs"
 	"$(RELEASE)/pcapfs" completions zsh > "$(DESTDIR)$(ZSHDIR)/_pcapfs"
@@ -117,7 +117,8 @@ uninstall:
 	rm -f "$(DESTDIR)$(MANDIR)/man1/pcapfs.1" "$(DESTDIR)$(MANDIR)/man7/pcapfs.7"
 	rm -f "$(DESTDIR)$(SYSUSERSDIR)/pcapfs.conf" "$(DESTDIR)$(TMPFILESDIR)/pcapfs.conf"
 	rm -f "$(DESTDIR)$(UNITDIR)/pcapfs.service" "$(DESTDIR)$(UNITDIR)/pcapfs-web.service" \
-		"$(DESTDIR)$(UNITDIR)/pcapfs-publish@.service"
+		"$(DESTDIR)$(UNITDIR)/pcapfs-publish@.service" \
+		"$(DESTDIR)$(UNITDIR)/pcapfs-watch@.service"
 	rm -f "$(DESTDIR)$(MANDIR)/man5/pcapfs.toml.5" "$(DESTDIR)$(MANDIR)/man8/mount.pcapfs.8"
 	rm -f "$(DESTDIR)$(BASHDIR)/pcapfs" "$(DESTDIR)$(ZSHDIR)/_pcapfs"
 	rm -f "$(DESTDIR)$(FISHDIR)/pcapfs.fish"

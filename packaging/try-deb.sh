@@ -89,7 +89,8 @@ done
 [ "$(readlink "$root"/usr/lib/*/wireshark/extcap/pcapfs)" = ../../../../bin/pcapfs ] || fail "Wireshark finds no pcapfs"
 inside test ! -u /usr/sbin/mount.pcapfs || fail "mount.pcapfs is setuid"
 say "systemd-analyze verify"
-inside systemd-analyze verify --man=no pcapfs.service pcapfs-web.service pcapfs-publish@web.service
+inside systemd-analyze verify --man=no pcapfs.service pcapfs-web.service pcapfs-publish@web.service \
+    pcapfs-watch@web.service
 inside systemd-sysusers --cat-config pcapfs.conf >/dev/null
 inside systemd-tmpfiles --create pcapfs.conf
 
