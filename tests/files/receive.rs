@@ -14,7 +14,8 @@ use pcapfs_tests::measure::Peak;
 use pcapfs_tests::process::Finished;
 use pcapfs_tests::receiving::own_port;
 use pcapfs_tests::{
-    Receiving, Running, binary, loopback_address, run, skip_unless, tool, wait_for, wait_until,
+    Receiving, Running, binary, loopback_address, run, schema, skip_unless, tool, wait_for,
+    wait_until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -466,7 +467,7 @@ fn programs_get_lines_of_json() {
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let events: Vec<&str> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
     assert_eq!(events, ["listening", "opened", "closed", "ended"]);
-    assert!(lines.iter().all(|line| line["time"].as_str().unwrap().ends_with('Z')));
+    lines.iter().for_each(|line| schema::check("receive", line));
     assert_eq!((&lines[0]["first_port"], &lines[0]["last_port"]), (&5000.into(), &5001.into()));
     assert_eq!(lines[1]["file"], receiving.files()[0].to_str().unwrap());
     for line in &lines[1..3] {

@@ -9,7 +9,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use pcapfs_tests::conversation::{Client, Conversation, SECOND, noise};
-use pcapfs_tests::{Receiving, Running, binary, loopback_address, run, tool, wait_for};
+use pcapfs_tests::{
+    Fed, Receiving, Running, binary, loopback_address, run, skip_unless, tool, wait_for,
+};
 
 use crate::support::{Savefile, ports, send, send_command};
 
@@ -229,4 +231,29 @@ fn what_waits_is_sent_after_an_interruption() {
     assert_eq!(running.wait(10).code(), Some(1));
     receiving.end();
     assert_eq!(receiving.contents(), ports([&expected]));
+}
+
+#[test]
+fn a_name_that_is_neither_a_file_nor_a_capture_is_said_to_be_neither() {
+    skip_unless!(mount);
+    let fed = Fed::start();
+    let folder = tempfile::tempdir().unwrap();
+    let _ = run(tool("mkfifo").arg(folder.path().join("pipe")), 10).success();
+    let missing = folder.path().join("no.sock");
+    let daemons = [None, missing.to_str()];
+    for (socket, word, parts) in [
+        (daemons[0], "gone.pcap", ["gone.pcap: no such file; ", "gone.pcap: no such capture"]),
+        (daemons[1], "gone.pcap", ["gone.pcap: no such file; ", "no pcapfs listens there"]),
+        (daemons[0], "pipe", ["pipe: not an ordinary file (write ./pipe", "no such capture"]),
+    ] {
+        let mut command = fed.daemon.command(["send", word, "127.0.0.1", "5000"]);
+        if let Some(socket) = socket {
+            command.args(["--socket", socket]);
+        }
+        let finished = run(command.current_dir(folder.path()), 10);
+        assert_eq!(finished.status.code(), Some(1), "{finished:?}");
+        for part in parts {
+            assert!(finished.stderr.contains(part), "{part:?} is not in {}", finished.stderr);
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pcapfs_tests::conversation::savefile_of;
-use pcapfs_tests::{Conversation, Finished, Receiving, binary, run, tool};
+use pcapfs_tests::{Conversation, Finished, Receiving, binary, run, schema, tool};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -74,5 +74,8 @@ pub(crate) fn ports<const N: usize>(contents: [&[u8]; N]) -> BTreeMap<u16, Vec<u
 #[track_caller]
 pub(crate) fn json(finished: &Finished) -> Vec<Value> {
     let lines = finished.text().lines();
-    lines.map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    let lines: Vec<Value> =
+        lines.map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+    lines.iter().for_each(|line| schema::check("send", line));
+    lines
 }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use capture::savefile::FilteredSavefile;
 use capture::savefile::stream::{StreamEvent, StreamReader};
 use tokio::sync::mpsc;
+use tonic::Code;
 
 use crate::cli::client::{self, DaemonSocket};
 use crate::cli::savefile::PacketRange;
@@ -93,18 +94,41 @@ impl PacketInput {
                 (SavefileBytes::Thread(in_thread(io::stdin())?), "standard input".to_owned())
             }
             Self::Capture { daemon, name, range } => {
-                let mut receiver = client::receiver(daemon).await?;
                 // The packets of all link types are in a pcapng.
-                let parts = range.request(&mut receiver, name.clone(), Format::Pcapng).await;
-                let parts = match parts {
+                let asked = match client::receiver(daemon).await {
+                    Ok(mut receiver) => {
+                        range.request(&mut receiver, name.clone(), Format::Pcapng).await
+                    }
+                    Err(failure) => Err(failure),
+                };
+                let parts = match asked {
                     Ok(parts) => parts,
-                    Err(failure) => return Err(client::explained(daemon, failure).await),
+                    Err(failure) => return Err(refused(daemon, name, failure).await),
                 };
                 (SavefileBytes::Daemon(Box::new(parts), daemon.clone()), daemon.shown(name))
             }
         };
         let reader = StreamReader::new();
         Ok(PacketReader { bytes, reader, filter, pending: Bytes::new(), name, lost: 0 })
+    }
+}
+
+/// The failure for a capture that the daemon does not give. Its name may have been meant for a file.
+async fn refused(daemon: &DaemonSocket, name: &str, failure: Failure) -> Failure {
+    let is_missing = matches!(&failure, Failure::Status(status) if status.code() == Code::NotFound);
+    let failure = client::explained(daemon, failure).await;
+    if daemon.remote.is_some() {
+        return failure;
+    }
+    let no_file = if Path::new(name).exists() {
+        format!("{name}: not an ordinary file (write ./{name} to read it anyway)")
+    } else {
+        format!("{name}: no such file")
+    };
+    match failure {
+        Failure::NoDaemon(why) => Failure::NoDaemon(format!("{no_file}; {why}")),
+        Failure::Answer(why) if is_missing => Failure::Answer(format!("{no_file}; {why}")),
+        failure => failure,
     }
 }
 
