@@ -20,17 +20,25 @@
 //!     │  x, its mode, and the link   │
 //!     │  x, and the map of sockets   │
 //!     │ ◀─────────────────────────── │  closes its copies of both
+//!     │  n, and INTERFACE NAMESPACE  │
+//!     │ ───────────────────────────▶ │  opens sockets in a network namespace
+//!     │  n, what it is, and a packet │
+//!     │  socket                      │
+//!     │  n, and a netlink socket     │
+//!     │ ◀─────────────────────────── │  closes its copies of both
 //! ```
 //!
-//! Instead of a tap device or a link, the answer may be `e` and a text with the reason.
+//! Instead of a descriptor, the answer may be `e` and a text with the reason. If a namespace is
+//! missing, it is `s` and a text that says which there are; if the interface is, `i`.
 //!
 //! The daemon is not trusted: a message that makes no sense at its time is ignored, and only the
-//! description of a tap device and the request for a program have parts that the supervisor
-//! interprets.
+//! description of a tap device and the requests for a program and for sockets have parts that the
+//! supervisor interprets.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use mount_helper::netns::{NetnsRefusal, NetnsRequest, NetnsSockets};
 use mount_helper::tap::TapDescription;
 use mount_helper::xdp::XdpRequest;
 use nix::errno::Errno;
@@ -39,8 +47,9 @@ use nix::sys::socket::{
 };
 use xdp_attach::Attachment;
 
-/// Maximum bytes of a message: more than a description of a tap device has.
-const MESSAGE_MAX: usize = 160;
+/// Maximum bytes of a message: more than a description of a tap device has, or the path of a
+/// namespace.
+const MESSAGE_MAX: usize = 320;
 
 /// A message from the daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +64,8 @@ pub(crate) enum DaemonMessage {
     Tap(TapDescription),
     /// It asks for an XDP program on an interface.
     Xdp(XdpRequest),
+    /// It asks for sockets in a network namespace.
+    Netns(NetnsRequest),
 }
 
 /// The supervisor's end.
@@ -99,6 +110,10 @@ impl Handoff {
                     .ok()
                     .and_then(XdpRequest::parse)
                     .map(DaemonMessage::Xdp),
+                [b'n', request @ ..] => std::str::from_utf8(request)
+                    .ok()
+                    .and_then(NetnsRequest::parse)
+                    .map(DaemonMessage::Netns),
                 _ => None,
             }),
             Err(Errno::EAGAIN | Errno::EINTR) => Some(None),
@@ -140,6 +155,24 @@ impl Handoff {
         }
     }
 
+    /// Sends sockets of a network namespace, or the reason for a refusal. This process keeps no copy
+    /// of them.
+    ///
+    /// # Errors
+    /// If the daemon is gone; the sockets are closed then.
+    pub(crate) fn send_netns(&self, opened: Result<NetnsSockets, NetnsRefusal>) -> io::Result<()> {
+        let refusal = match opened {
+            Ok(NetnsSockets { packet, route, description }) => {
+                self.answer(format!("n{description}").as_bytes(), &[packet.as_raw_fd()])?;
+                return self.answer(b"n", &[route.as_raw_fd()]);
+            }
+            Err(NetnsRefusal::NoNamespace(have)) => format!("s{have}"),
+            Err(NetnsRefusal::NoInterface(have)) => format!("i{have}"),
+            Err(NetnsRefusal::Refused(why)) => format!("e{why}"),
+        };
+        self.answer(refusal.as_bytes(), &[])
+    }
+
     fn answer(&self, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
         let rights = [ControlMessage::ScmRights(descriptors)];
         let rights = if descriptors.is_empty() { &rights[..0] } else { &rights[..] };
@@ -170,6 +203,8 @@ mod tests {
             (b"ttun:t0,mtu=1400", Some(DaemonMessage::Tap(tun))),
             (b"xeth1 4 auto", XdpRequest::parse("eth1 4 auto").map(DaemonMessage::Xdp)),
             (b"xeth1 4", None),
+            (b"neth0 blue", NetnsRequest::parse("eth0 blue").map(DaemonMessage::Netns)),
+            (b"neth0 a/b", None),
             (b"ttun:t%d", None),
             (b"t\xff", None),
             (&[b't'; 1000], None),

@@ -3,6 +3,7 @@
 pub mod arguments;
 pub mod message;
 pub mod mountinfo;
+pub mod netns;
 pub mod seccomp;
 pub mod source;
 pub mod tap;

@@ -123,6 +123,8 @@ pub(crate) enum DaemonOptions {
     Config,
     /// Interfaces to which an XDP program may be attached for the daemon.
     Xdp,
+    /// Network namespaces in which sockets may be opened for the daemon.
+    Netns,
 }
 
 impl MountOption {
@@ -147,6 +149,7 @@ impl MountOption {
             ("state", _) => Meaning::Own(DaemonOptions::State),
             ("config", _) => Meaning::Own(DaemonOptions::Config),
             ("xdp", _) => Meaning::Own(DaemonOptions::Xdp),
+            ("netns", _) => Meaning::Own(DaemonOptions::Netns),
             ("ro" | "nosuid" | "nodev" | "noexec", false) => Meaning::Mount,
             ("remount", false) => Meaning::Remount,
             ("comment", _) => Meaning::Swallowed,
@@ -158,7 +161,7 @@ impl MountOption {
 }
 
 /// Names of the options of pcapfs.
-const OWN: [&str; 15] = [
+const OWN: [&str; 16] = [
     "alias",
     "filter",
     "ring",
@@ -174,6 +177,7 @@ const OWN: [&str; 15] = [
     "state",
     "config",
     "xdp",
+    "netns",
 ];
 
 /// Advice for an unknown option: the nearest name, or all names.

@@ -9,7 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use mount_helper::source::PATH_KINDS;
-use mount_helper::xdp;
+use mount_helper::{netns, xdp};
 
 use crate::options::{self, DaemonOptions, Meaning, MountOption, SyntaxError};
 
@@ -64,6 +64,8 @@ pub(crate) struct MountPlan {
     user: Option<String>,
     /// Interfaces to which an XDP program may be attached for the daemon.
     pub(crate) xdp: Vec<String>,
+    /// Network namespaces in which sockets may be opened for the daemon, or [`netns::ANY`].
+    pub(crate) netns: Vec<String>,
     /// Properties of the mount, such as `ro`.
     pub(crate) mount_options: Vec<String>,
     /// Mount namespace to mount in.
@@ -131,6 +133,10 @@ pub(crate) enum UsageError {
     Size(&'static str, String),
     #[error("-o xdp={0}: write names of interfaces, with colons between them")]
     Xdp(String),
+    #[error(
+        "-o netns={0}: write names, processes or paths of namespaces, with colons between them"
+    )]
+    Netns(String),
     #[error("-o snaplen={0}: a number of bytes from 1 to 4294967295 is needed")]
     Snaplen(String),
     #[error("-o mode={0}: write permission bits as 0750 or 750")]
@@ -258,6 +264,7 @@ impl CommandLine {
             directory: operand(directory),
             capture: chosen.capture(&spec)?,
             xdp: chosen.xdp(&spec),
+            netns: chosen.netns(&spec),
             spec,
             ring: chosen.ring,
             kernel_buffer: chosen.kernel_buffer,
@@ -298,6 +305,7 @@ struct ChosenOptions {
     config: Option<PathBuf>,
     user: Option<String>,
     xdp: Vec<String>,
+    netns: Vec<String>,
     mount_options: Vec<String>,
 }
 
@@ -337,6 +345,7 @@ impl ChosenOptions {
             DaemonOptions::State => self.state = Some(needed("state")?.into()),
             DaemonOptions::Config => self.config = Some(needed("config")?.into()),
             DaemonOptions::Xdp => self.xdp = interfaces(&needed("xdp")?)?,
+            DaemonOptions::Netns => self.netns = namespaces(&needed("netns")?)?,
         }
         Ok(())
     }
@@ -346,6 +355,13 @@ impl ChosenOptions {
         let mut interfaces = std::mem::take(&mut self.xdp);
         interfaces.extend(xdp::interface(spec).map(str::to_owned));
         interfaces
+    }
+
+    /// The namespaces of the option `netns`, and that of SPEC if it is a source of this kind.
+    fn netns(&mut self, spec: &str) -> Vec<String> {
+        let mut namespaces = std::mem::take(&mut self.netns);
+        namespaces.extend(netns::namespace(spec).map(str::to_owned));
+        namespaces
     }
 
     /// The capture of SPEC and the options about it; `None` for `none`.
@@ -484,6 +500,13 @@ fn interfaces(value: &str) -> Result<Vec<String>, UsageError> {
     let names: Vec<String> = value.split(':').map(str::to_owned).collect();
     let are_names = names.iter().all(|name| xdp::is_name(name));
     if are_names { Ok(names) } else { Err(UsageError::Xdp(value.to_owned())) }
+}
+
+/// Reads namespaces with colons between them.
+fn namespaces(value: &str) -> Result<Vec<String>, UsageError> {
+    let names: Vec<String> = value.split(':').map(str::to_owned).collect();
+    let are_names = names.iter().all(|name| netns::is_namespace(name));
+    if are_names { Ok(names) } else { Err(UsageError::Netns(value.to_owned())) }
 }
 
 fn snaplen(value: String) -> Result<u32, UsageError> {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
+use mount_helper::netns::{self, NetnsRefusal, NetnsRequest, NetnsSockets};
 use mount_helper::tap::{self, TapDescription, TapOwner};
 use mount_helper::xdp::XdpRequest;
 use nix::fcntl::OFlag;
@@ -329,6 +330,10 @@ impl Supervisor {
                 // If it fails, the daemon has died, which is noticed soon.
                 let _ = handoff.send_xdp(self.attach(&wanted));
             }
+            (Some(Some(DaemonMessage::Netns(wanted))), _) if self.stopping.is_none() => {
+                // If it fails, the daemon has died, which is noticed soon.
+                let _ = handoff.send_netns(self.open_inside(&wanted));
+            }
             (Some(Some(DaemonMessage::Unmount)), _) => {
                 if let Some(tree) = self.tree.take() {
                     tree.detach();
@@ -371,6 +376,24 @@ impl Supervisor {
         }
         let index = if_nametoindex(interface.as_str()).map_err(|errno| errno.desc().to_owned())?;
         Attachment::new(index, *queues, *mode).map_err(|error| error.to_string())
+    }
+
+    /// Opens sockets for the daemon in a network namespace that root has named.
+    fn open_inside(&self, wanted: &NetnsRequest) -> Result<NetnsSockets, NetnsRefusal> {
+        if self.plan.namespace.is_some() {
+            // The owner of that namespace decides what `/proc` and `/run/netns` are there.
+            let why = "no other namespace is entered from another mount namespace (-N)";
+            return Err(NetnsRefusal::Refused(why.to_owned()));
+        }
+        let is_named = |name: &String| name == netns::ANY || *name == wanted.namespace;
+        if !self.plan.netns.iter().any(is_named) {
+            let namespace = &wanted.namespace;
+            return Err(NetnsRefusal::Refused(format!(
+                "mount.pcapfs opens sockets only in namespaces that its options name (add \
+                 netns={namespace} to them, or netns=any)"
+            )));
+        }
+        wanted.open()
     }
 
     fn is_ready(&mut self, took: Duration) {

@@ -3,6 +3,7 @@
 //!
 //! Every text of a user passes through [`parse`], and a source gives back the same text.
 
+mod netns;
 mod tap;
 mod tls;
 mod xdp;
@@ -11,6 +12,7 @@ use capture::source::{ExternalSource, SourceName};
 
 use crate::mirror;
 
+pub(crate) use netns::open_namespaces_with;
 pub(crate) use tap::make_taps_with;
 pub(crate) use xdp::attach_xdp_with;
 

@@ -20,6 +20,7 @@
 //! * [`Mount`] and [`Daemon`]: a daemon in the foreground with its own mount point and ring folder,
 //!   gone when the value is dropped, also when the test panics.
 //! * [`Net`]: two network namespaces with a veth pair, and [`Sender`] for numbered packets in them.
+//! * [`Container`]: a process in a network namespace without a name.
 //! * [`Fifo`] and [`Feed`]: a source without loss, at any speed, for exact counts.
 //! * [`Fed`] and [`Wired`]: a daemon over either of them, with which most tests begin.
 //! * [`Conversation`]: packets of a connection, as a network would have carried them, or should not
@@ -43,6 +44,7 @@
 #![allow(clippy::missing_panics_doc, reason = "panicking is how a test helper reports failure")]
 
 pub mod coding;
+pub mod container;
 pub mod conversation;
 pub mod daemon;
 pub mod feed;
@@ -65,6 +67,7 @@ pub mod traffic;
 pub mod user;
 pub mod wait;
 
+pub use container::Container;
 pub use conversation::{Client, Conversation, Server, Side};
 pub use daemon::{Daemon, Mount, Refused, binary, is_mounted};
 pub use feed::{Feed, Fifo};

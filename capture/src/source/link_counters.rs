@@ -2,6 +2,8 @@
 //!
 //! Source: `struct rtnl_link_stats64` of `linux/if_link.h`.
 
+use std::os::fd::OwnedFd;
+
 use super::link_message::{LinkMessage, LinkQuestions};
 
 /// `IFLA_STATS64`
@@ -26,6 +28,11 @@ impl LinkCounters {
     /// Errors of socket(2).
     pub(super) fn open(index: u32) -> nix::Result<Self> {
         Ok(Self { questions: LinkQuestions::open(index)? })
+    }
+
+    /// The same over a socket that was made in the namespace of the interface.
+    pub(super) const fn over(socket: OwnedFd, index: u32) -> Self {
+        Self { questions: LinkQuestions::over(socket, index) }
     }
 
     /// Packets that the interface and its driver dropped before the kernel saw them, since the

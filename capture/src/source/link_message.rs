@@ -51,7 +51,12 @@ impl LinkQuestions {
             SockFlag::SOCK_CLOEXEC,
             SockProtocol::NetlinkRoute,
         )?;
-        Ok(Self { socket, index })
+        Ok(Self::over(socket, index))
+    }
+
+    /// The same over a socket that was made in the namespace of the interface.
+    pub(super) const fn over(socket: OwnedFd, index: u32) -> Self {
+        Self { socket, index }
     }
 
     /// Asks for the interface, and reads the answer.

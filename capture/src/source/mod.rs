@@ -33,7 +33,9 @@ pub use external::{ExternalSource, SourceOpener};
 pub use following::{FollowBeginning, FollowedNote, FollowedPackets, Following};
 pub use interface::{InterfaceInfo, interfaces, real_name};
 pub use kinds::{FORMS, SourceName};
-pub use namespace::NamespacedInterface;
+pub use namespace::{
+    NamespaceOpener, NamespaceRefusal, NamespaceSockets, NamespacedInterface, open_namespaces_with,
+};
 pub use network::{Connecting, HostAndPort, Incoming, ListenAddress, Listening, Transport};
 pub use patience::ReconnectPatience;
 pub use tap::TapDevice;

@@ -2,18 +2,23 @@
 //!
 //! A packet socket belongs to the namespace in which it is made, wherever its process is. So only
 //! the moment of opening needs a thread inside, and that thread ends at once: no other code of this
-//! process ever runs in another namespace, and nothing there is looked at but its interfaces.
+//! process ever runs in another namespace, and nothing there is looked at but its interfaces. A
+//! process that may not enter has another one open the socket ([`open_namespaces_with`]).
 //!
 //! An open socket keeps a namespace alive after its last process. Therefore the capture itself looks
 //! whether the name or process still leads to the same namespace, and lets it go if not.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::thread;
 
+use nix::fcntl::AtFlags;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::stat::fstatat;
 
 use super::{ANY, SourceError, real_name};
 
@@ -33,6 +38,47 @@ pub struct NamespacedInterface {
     namespace: NetworkNamespace,
     /// The interface, or [`ANY`] for all of that namespace.
     interface: String,
+}
+
+/// Sockets that another process has opened in a network namespace, and which receive nothing yet.
+#[derive(Debug)]
+pub struct NamespaceSockets {
+    /// A packet socket, bound to nothing: of whole frames for an interface, of cooked packets for
+    /// all.
+    pub packet: OwnedFd,
+    /// A socket of netlink(7).
+    pub route: OwnedFd,
+    /// The real name of the interface, or [`ANY`].
+    pub name: String,
+    /// The number of the interface; 0 for all.
+    pub index: u32,
+    /// Device and inode of the namespace.
+    pub identity: (u64, u64),
+}
+
+/// Why another process has opened no sockets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamespaceRefusal {
+    /// The namespace is missing; the text says what there is.
+    NoNamespace(String),
+    /// The interface is missing; the text says what there is.
+    NoInterface(String),
+    /// Another reason.
+    Refused(String),
+}
+
+/// A way to have sockets opened by another process: the name, process or path of a namespace, and an
+/// interface in it.
+pub type NamespaceOpener =
+    Box<dyn Fn(&str, &str) -> Result<NamespaceSockets, NamespaceRefusal> + Send + Sync>;
+
+/// The other process.
+static OPENER: OnceLock<NamespaceOpener> = OnceLock::new();
+
+/// Has sockets in other namespaces opened in this way, for a process that may not enter them; only
+/// the first call counts.
+pub fn open_namespaces_with(opener: NamespaceOpener) {
+    let _ = OPENER.set(opener);
 }
 
 /// How a network namespace is found.
@@ -96,7 +142,8 @@ impl NamespacedInterface {
         let path = self.namespace.path();
         let file = File::open(&path).map_err(|error| self.not_opened(&error))?;
         let metadata = file.metadata().map_err(|error| self.refused(&error))?;
-        let entered = EnteredNamespace { path, identity: (metadata.dev(), metadata.ino()) };
+        let identity = (metadata.dev(), metadata.ino());
+        let entered = EnteredNamespace { path, identity, process: None };
         let value = thread::scope(|scope| {
             let builder = thread::Builder::new().name("netns".to_owned()).stack_size(STACK);
             let thread = builder.spawn_scoped(scope, || {
@@ -108,6 +155,37 @@ impl NamespacedInterface {
             joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         })?;
         Ok((value, entered))
+    }
+
+    /// Sockets in the namespace that another process opens, and the namespace; `None` if this
+    /// process enters namespaces itself.
+    ///
+    /// # Errors
+    /// [`SourceError`] with the reason of the other process.
+    pub(super) fn received(
+        &self,
+    ) -> Option<Result<(NamespaceSockets, EnteredNamespace), SourceError>> {
+        let opener = OPENER.get()?;
+        // Before the namespace, so that no later process of this number is taken for this one.
+        let process = match &self.namespace {
+            NetworkNamespace::OfProcess(process) => File::open(format!("/proc/{process}")).ok(),
+            NetworkNamespace::Named(_) | NetworkNamespace::At(_) => None,
+        };
+        let opened = opener(&self.namespace.to_string(), &self.interface);
+        let name = self.to_string();
+        Some(match opened {
+            Ok(sockets) => {
+                let identity = sockets.identity;
+                Ok((sockets, EnteredNamespace { path: self.namespace.path(), identity, process }))
+            }
+            Err(NamespaceRefusal::NoNamespace(advice)) => {
+                Err(SourceError::NoNamespace { name, advice })
+            }
+            Err(NamespaceRefusal::NoInterface(advice)) => {
+                Err(SourceError::NoInterface { name, advice })
+            }
+            Err(NamespaceRefusal::Refused(why)) => Err(SourceError::NotEntered { name, why }),
+        })
     }
 
     fn not_opened(&self, error: &io::Error) -> SourceError {
@@ -132,12 +210,6 @@ impl NamespacedInterface {
     /// The error for a failure of setns(2).
     fn not_entered(&self, error: io::Error) -> SourceError {
         match error.raw_os_error() {
-            // The daemon of mount.pcapfs has a filter of system calls that does not know this one.
-            Some(libc::ENOSYS) => self.not_permitted(
-                "a daemon that mount(8) has started may not enter other namespaces; start one as \
-                 root with pcapfs mount"
-                    .to_owned(),
-            ),
             Some(libc::EPERM) => self.not_permitted(
                 "entering another network namespace needs root, or CAP_SYS_ADMIN".to_owned(),
             ),
@@ -152,7 +224,7 @@ impl NamespacedInterface {
         }
     }
 
-    fn not_permitted(&self, why: String) -> SourceError {
+    pub(super) fn not_permitted(&self, why: String) -> SourceError {
         SourceError::NotEntered { name: self.to_string(), why }
     }
 
@@ -210,6 +282,9 @@ pub(super) struct EnteredNamespace {
     path: PathBuf,
     /// Device and inode of its file.
     identity: (u64, u64),
+    /// The directory of the process whose namespace it is, for a process that may not look at the
+    /// namespaces of that one.
+    process: Option<File>,
 }
 
 impl EnteredNamespace {
@@ -227,8 +302,13 @@ impl EnteredNamespace {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Some("the network namespace is gone".to_owned())
             }
-            // The namespace may still be there.
-            Err(_) => None,
+            // The namespace may still be there, unless its process has ended. The directory stays that
+            // of the process when another one gets its number.
+            Err(_) => {
+                let process = self.process.as_ref()?;
+                let found = fstatat(process, "stat", AtFlags::empty());
+                found.is_err().then(|| "the network namespace is gone".to_owned())
+            }
         }
     }
 }

@@ -184,6 +184,7 @@ fn mounter(
     if let Some(helper) = handoff {
         sources::make_taps_with(helper.clone());
         sources::attach_xdp_with(helper.clone());
+        sources::open_namespaces_with(helper.clone());
         confine::keep_memory().map_err(Failure::System)?;
         confine::start_no_programs().map_err(Failure::System)?;
         return Ok(TreeMounter::MountHelper(helper));

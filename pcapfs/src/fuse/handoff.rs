@@ -2,13 +2,15 @@
 //!
 //! The daemon is started with one end of a pair of sockets. When its captures run, it asks for the
 //! tree to be mounted, and gets the device. It reports when the tree answers, and before it ends,
-//! it asks for the tree to be unmounted. In between it asks for tap devices, which it may not make, and for
-//! XDP programs, which it may not attach.
+//! it asks for the tree to be unmounted. In between it asks for tap devices, which it may not make, for
+//! XDP programs, which it may not attach, and for sockets in network namespaces, which it may not
+//! enter.
 //! mount-helper/src/handoff.rs is the other end.
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
+use mount_helper::netns::{NetnsDescription, NetnsRefusal, NetnsRequest, NetnsSockets};
 use mount_helper::tap::TapDescription;
 use mount_helper::xdp::XdpRequest;
 use nix::errno::Errno;
@@ -83,6 +85,47 @@ impl DeviceHandoff {
         match (sockets, mode) {
             (Some(sockets), Some(mode)) => Ok(Attachment { link, sockets, mode }),
             _ => Err(GONE.to_owned()),
+        }
+    }
+
+    /// Asks for sockets of an interface, or of all, in a network namespace.
+    ///
+    /// # Errors
+    /// The reason of the helper, for people.
+    pub(crate) fn open_netns(
+        &self,
+        namespace: &str,
+        interface: &str,
+    ) -> Result<NetnsSockets, NetnsRefusal> {
+        let gone = || {
+            NetnsRefusal::Refused(
+                "mount.pcapfs, which opens sockets for this daemon, is gone".to_owned(),
+            )
+        };
+        // The helper ignores other requests, and this process would wait for ever.
+        let request = NetnsRequest::parse(&format!("{interface} {namespace}"));
+        let request = request.ok_or_else(|| {
+            NetnsRefusal::Refused(
+                "mount.pcapfs knows no such namespace or interface: a path has at most 256 bytes, \
+                 and no blanks"
+                    .to_owned(),
+            )
+        })?;
+        let _asking = self.asking.lock();
+        self.say(format!("n{request}").as_bytes()).map_err(|_| gone())?;
+        let (text, packet) = receive_answer(&self.socket);
+        let (kind, rest) = text.split_at_checked(1).ok_or_else(gone)?;
+        let Some(packet) = packet else {
+            return Err(match kind {
+                "s" => NetnsRefusal::NoNamespace(rest.to_owned()),
+                "i" => NetnsRefusal::NoInterface(rest.to_owned()),
+                _ => NetnsRefusal::Refused(rest.to_owned()),
+            });
+        };
+        let (_, route) = receive_answer(&self.socket);
+        match (route, NetnsDescription::parse(rest)) {
+            (Some(route), Some(description)) => Ok(NetnsSockets { packet, route, description }),
+            _ => Err(gone()),
         }
     }
 

@@ -3,6 +3,7 @@
 mod configuration;
 mod mounting;
 mod namespaces;
+mod networks;
 mod rights;
 mod service;
 mod supervision;

@@ -2,42 +2,17 @@
 
 use std::fs;
 
-use nix::sys::signal::Signal;
 use pcapfs_tests::net::ip;
 use pcapfs_tests::savefile::check_prefix;
 use pcapfs_tests::{
-    Daemon, Host, Mount, Namespace, Net, Running, User, binary, is_mounted, python, run,
-    skip_unless, tool, wait_until,
+    Container, Daemon, Mount, Namespace, Net, User, binary, is_mounted, run, skip_unless, tool,
+    wait_until,
 };
 use tempfile::TempDir;
 
 /// Its alias, source and filter as `-c` takes them, for the wire of a network.
 fn capture(alias: &str, net: &Net) -> String {
     format!("{alias}=netns:{}/{} udp port 40001", net.a.name(), Net::DEVICE)
-}
-
-/// A process in a network namespace that has no name.
-fn container() -> Running {
-    let container = Running::spawn(tool("unshare").args([
-        "--net",
-        "sh",
-        "-c",
-        "ip link set lo up && echo up && exec sleep 60",
-    ]));
-    container.wait_stdout("its loopback is up", 10, |bytes| bytes == b"up\n");
-    container
-}
-
-/// Sends datagrams to a port of the loopback of a process's namespace.
-fn send_inside(container: &Running, count: u64) {
-    let program = "import socket, sys\n\
-                   s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
-                   for i in range(int(sys.argv[1])): s.sendto(b'x' * 100, ('127.0.0.1', 40001))";
-    let python = python(program);
-    let mut command = tool("nsenter");
-    command.arg(format!("--net=/proc/{}/ns/net", container.pid())).arg(python.get_program());
-    // An error may come back for each, since nobody listens.
-    let _ = run(command.args(python.get_args()).arg(count.to_string()), 10);
 }
 
 #[test]
@@ -123,14 +98,13 @@ fn a_namespace_or_interface_that_vanishes_is_let_go_and_waited_for() {
 #[test]
 fn a_container_is_found_by_one_of_its_processes() {
     skip_unless!(root, "ip", "unshare", "nsenter");
-    let mut container = container();
+    let mut container = Container::new();
     let pid = container.pid();
     let daemon =
         Mount::new().ring("2M").capture("c", &format!("netns:{pid}/lo udp port 40001")).start();
-    send_inside(&container, 7);
+    container.send(7);
     daemon.wait_stored("c", 7);
-    container.signal(Signal::SIGKILL);
-    let _ = container.wait(5);
+    container.kill();
     daemon.wait_state("c", "retrying");
     let error = daemon.status("c")["error"].as_str().unwrap().to_owned();
     assert!(error.contains(&format!("netns:{pid}/lo: ")), "{error}");
@@ -170,7 +144,7 @@ fn what_is_missing_is_named() {
 fn a_missing_right_is_named_with_those_who_have_it() {
     skip_unless!(root, "ip", "setpriv", "unshare");
     const USER: User = User { id: 54_351, group: 65_471, groups: &[] };
-    let (namespace, container) = (Namespace::new(), container());
+    let (namespace, container) = (Namespace::new(), Container::new());
     let folder = TempDir::new().unwrap();
     std::os::unix::fs::chown(folder.path(), Some(USER.id), Some(USER.group)).unwrap();
     for (source, part) in [
@@ -188,22 +162,6 @@ fn a_missing_right_is_named_with_those_who_have_it() {
         );
         assert!(!is_mounted(folder.path()));
     }
-}
-
-#[test]
-fn a_daemon_of_mount_says_that_it_may_not_enter_another_namespace() {
-    skip_unless!(root, "unshare", "nsenter", "ip");
-    let (host, container) = (Host::new(), container());
-    fs::write(host.path("namespace"), "").unwrap();
-    let mut bind = host.command("mount");
-    bind.arg("--bind").arg(format!("/proc/{}/ns/net", container.pid())).arg(host.path("namespace"));
-    let _ = run(&mut bind, 5).success();
-    let spec = format!("netns:{}/lo", host.path("namespace").display());
-    let refused = host.mount(&spec, "alias=x");
-    assert!(!refused.status.success());
-    let part = "a daemon that mount(8) has started may not enter other namespaces";
-    assert!(refused.stderr.contains(part), "{}", refused.stderr);
-    host.wait_gone();
 }
 
 #[test]

@@ -21,7 +21,7 @@ use pcap::{Active, Capture};
 use protocol::linktype::LinkType;
 
 use super::link_counters::LinkCounters;
-use super::namespace::{EnteredNamespace, NamespacedInterface};
+use super::namespace::{EnteredNamespace, NamespaceSockets, NamespacedInterface};
 use super::packet_v3::{PacketReader, QuietSocket};
 use super::{
     ANY, InterfaceBackend, Observer, Rest, Source, SourceControl, SourceEnd, SourceError,
@@ -59,6 +59,9 @@ const NAMESPACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes of kernel buffer of a device that is opened to compile a filter only.
 const COMPILER_BUFFER: u64 = 512 << 10;
+
+/// The loopback interface, which every network namespace has.
+const LOOPBACK: &str = "lo";
 
 /// An open interface.
 #[derive(Debug)]
@@ -123,6 +126,11 @@ impl Live {
         options: &SourceOptions<'_>,
     ) -> Result<Self, SourceError> {
         let name = place.to_string();
+        if let Some(received) = place.received() {
+            let (sockets, entered) = received?;
+            let device = OpenDevice::received(sockets, place, options)?;
+            return Self::of(device, name, options, Some(entered));
+        }
         let (device, entered) =
             place.inside(|| OpenDevice::open(place.interface(), options)).map_err(|error| {
                 // Which of the interfaces of this name it is.
@@ -294,6 +302,47 @@ impl OpenDevice {
         Ok(Self { socket, name, counters })
     }
 
+    /// Takes over the sockets of an interface, or [`ANY`], in a namespace that this process may not
+    /// enter. libpcap opens its sockets itself, so there is no way to receive what it is needed for.
+    fn received(
+        sockets: NamespaceSockets,
+        place: &NamespacedInterface,
+        options: &SourceOptions<'_>,
+    ) -> Result<Self, SourceError> {
+        let NamespaceSockets { packet, route, name, index, .. } = sockets;
+        let not_here = |what: &str| {
+            place.not_permitted(format!(
+                "a daemon that mount(8) has started may not enter other namespaces, and libpcap must \
+                 for {what}; start a daemon as root with pcapfs mount"
+            ))
+        };
+        if options.backend == InterfaceBackend::Libpcap {
+            return Err(not_here("backend = \"libpcap\""));
+        }
+        let interface = (index != 0).then_some((name.as_str(), index));
+        let socket = QuietSocket::of(packet, interface);
+        let socket = socket.map_err(|error| refused(&place.to_string(), error))?;
+        let socket = socket.ok_or_else(|| not_here("an interface that is not Ethernet"))?;
+        // Expressions mean the same on all Ethernet interfaces, and this one is everywhere.
+        let like = if index == 0 { ANY } else { LOOPBACK };
+        let compiler = Self::compiler(like, options).transpose();
+        let compiler = compiler.map_err(|error| error.of_source(&place.to_string()))?;
+        let counters = interface.map(|_| LinkCounters::over(route, index));
+        Ok(Self { socket: OpenSocket::PacketV3(socket, compiler), name, counters })
+    }
+
+    /// An open device like this one, if an expression about VLAN tags must be compiled.
+    fn compiler(
+        name: &str,
+        options: &SourceOptions<'_>,
+    ) -> Option<Result<Capture<Active>, SourceError>> {
+        sees_tags(options.filter.unwrap_or_default()).then(|| {
+            let small =
+                SourceOptions { promiscuous: false, kernel_buffer: COMPILER_BUFFER, ..*options };
+            open_device(name, &small, options.snaplen).map(|(capture, _)| capture)
+        })
+    }
+
     fn open_socket(
         name: &str,
         index: Option<u32>,
@@ -306,15 +355,8 @@ impl OpenDevice {
             && let Some(socket) =
                 QuietSocket::open(interface).map_err(|error| refused(name, error))?
         {
-            let compiler = sees_tags(options.filter.unwrap_or_default()).then(|| {
-                let small = SourceOptions {
-                    promiscuous: false,
-                    kernel_buffer: COMPILER_BUFFER,
-                    ..*options
-                };
-                open_device(name, &small, options.snaplen).map(|(capture, _)| capture)
-            });
-            return Ok(OpenSocket::PacketV3(socket, compiler.transpose()?));
+            let compiler = Self::compiler(name, options).transpose()?;
+            return Ok(OpenSocket::PacketV3(socket, compiler));
         }
         let snaplen = options.snaplen.max(own_transport::HEADERS_LEN);
         let (capture, link_type) = open_device(name, options, snaplen)?;

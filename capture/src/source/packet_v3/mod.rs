@@ -108,6 +108,15 @@ impl QuietSocket {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         // Without a protocol, it receives nothing.
         let socket = socket(AddressFamily::Packet, kind, flags, None)?;
+        Self::of(socket, interface)
+    }
+
+    /// The same with a socket without a protocol that another process has made, in the network
+    /// namespace of that socket.
+    ///
+    /// # Errors
+    /// The errors of bind(2).
+    pub(super) fn of(socket: OwnedFd, interface: Option<(&str, u32)>) -> io::Result<Option<Self>> {
         if let Some((name, number)) = interface {
             mapped::bind(socket.as_fd(), number, 0)?;
             let hardware = mapped::bound_interface(socket.as_fd())?.hardware;
