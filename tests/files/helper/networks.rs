@@ -213,3 +213,11 @@ fn what_root_has_not_named_and_what_is_missing_is_refused() {
         assert!(said.contains("an interface that is not Ethernet"), "{said}");
     }
 }
+
+#[test]
+fn what_netfilter_logs_is_refused_with_the_right_that_it_takes() {
+    skip_unless!(root, "nsenter");
+    let host = Host::new();
+    let said = refusal(&host, "nflog:5", "alias=x");
+    assert!(said.contains("nflog:5: no permission") && said.contains("CAP_NET_ADMIN"), "{said}");
+}

@@ -36,6 +36,9 @@ const BATCH: usize = 1024;
 /// with its first block. The check ends after this time, because clocks are set.
 const STARTING: Duration = Duration::from_secs(1);
 
+/// Devices of packets that netfilter logs begin with this.
+const LOGGED: &str = "nflog";
+
 /// Opens an interface, [`ANY`] or another device, in the network namespace of this thread. It keeps
 /// `snaplen` bytes of each packet.
 ///
@@ -58,6 +61,13 @@ pub(super) fn open_device(
     let mut capture = inactive.open().map_err(|error| {
         let why = explain(&error);
         if why.contains("ermi") && (why.contains("CAP_NET_RAW") || why.contains("permitted")) {
+            if name.starts_with(LOGGED) {
+                // The kernel asks for more than for a packet socket.
+                let why = "no permission to receive what netfilter logs: it takes CAP_NET_ADMIN \
+                           (start a daemon as root with pcapfs mount; one that mount(8) has \
+                           started has no such right)";
+                return SourceError::Device { name: name.to_owned(), why: why.to_owned() };
+            }
             SourceError::NotPermitted { name: name.to_owned() }
         } else if why.contains("not up") {
             SourceError::Down { name: name.to_owned() }
