@@ -12,9 +12,9 @@ use crate::random::random;
 /// The shortest wait: a peer that starts again needs about this long.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// The longest wait. After a long absence, a capture continues within this time, and two hundred
-/// captures cause forty attempts a second.
-const LONGEST: Duration = Duration::from_secs(5);
+/// The longest wait. After an absence of four minutes or more, a capture continues within this time,
+/// and two hundred captures wake ten times a second.
+const LONGEST: Duration = Duration::from_secs(30);
 
 /// The longest wait is this part of the absence so far: after 5 s, well under a second.
 const PART: u32 = 8;
@@ -55,7 +55,7 @@ mod tests {
     #[test]
     fn waits_grow_with_the_absence_and_differ() {
         for (absence, least, greatest) in
-            [(0, 50, 100), (800, 50, 100), (5_000, 312, 625), (1_000_000, 2_500, 5_000)]
+            [(0, 50, 100), (800, 50, 100), (5_000, 312, 625), (1_000_000, 15_000, 30_000)]
         {
             let absence = Duration::from_millis(absence);
             assert_eq!(wait_after(absence, 0).as_millis(), least);

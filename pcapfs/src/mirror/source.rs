@@ -389,8 +389,9 @@ async fn connected(
 /// The first of some connections that is made.
 ///
 /// # Errors
-/// Why the last one failed.
+/// Why the last one failed, or that of another capture of this remote.
 async fn channel(remote: &str) -> Result<Channel, String> {
+    connect::attempt(remote)?;
     let mut attempts = JoinSet::new();
     loop {
         if attempts.len() < ATTEMPTS {

@@ -143,6 +143,7 @@ impl Looking {
         let channel = match channel {
             Some(channel) => channel,
             None => {
+                connect::attempt(&self.remote)?;
                 let connected = tokio::time::timeout(ANSWER, connect::channel(&self.remote));
                 channel.insert(connected.await.map_err(no_answer)??)
             }

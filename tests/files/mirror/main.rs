@@ -1,6 +1,7 @@
 //! Captures of other machines as captures of this one (`remote:NAME/CAPTURE`): every packet comes,
 //! once, whatever happens on the way.
 
+mod away;
 mod faults;
 mod network;
 mod support;
