@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs the tests of the page in Chromium, against the real daemon and the real server. As root, since
 # they capture from the loopback interface. What is missing is said, and is a failure only with
-# PCAPFS_REQUIRE_ALL=1.
+# PCAPFS_REQUIRE_ALL=1. With the argument `measure`, measures the page instead.
 set -eu
 cd "$(dirname -- "$0")/.."
 
@@ -21,4 +21,5 @@ skip() {
 [ "$(id -u)" -eq 0 ] || skip "not root"
 
 export PCAPFS CHROMIUM
+[ "${1-}" != measure ] || exec node e2e/measure.mjs
 exec node --test --test-concurrency=1 --test-reporter=spec e2e/

@@ -47,10 +47,11 @@ export async function until(what, found) {
 export class World {
   #children = new Set();
 
-  static async open() {
+  /** `mount` says what else to show, given the folder. */
+  static async open({ mount = () => [] } = {}) {
     const world = new World();
     try {
-      await world.#open();
+      await world.#open(mount);
     } catch (error) {
       await world.close();
       throw error;
@@ -58,7 +59,7 @@ export class World {
     return world;
   }
 
-  async #open() {
+  async #open(mount) {
     this.folder = mkdtempSync(join(tmpdir(), "pcapfs-e2e-"));
     // Another user reaches the socket in it.
     chmodSync(this.folder, 0o755);
@@ -68,6 +69,7 @@ export class World {
     this.pages = createServer(answer);
     await new Promise((resolve) => this.pages.listen(0, "127.0.0.1", resolve));
     this.port = this.pages.address().port;
+    this.shown = mount(this.folder);
     await this.startDaemon();
     this.webPort = await freePort();
     await this.startWeb();
@@ -104,6 +106,7 @@ export class World {
       "mount",
       this.mountpoint,
       ...kept,
+      ...this.shown,
       "--ring",
       "16M",
       "-c",
