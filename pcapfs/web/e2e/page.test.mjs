@@ -5,7 +5,7 @@ import { readFileSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { ATTACK, PATIENCE, PICTURE, World } from "./world.mjs";
+import { ATTACK, PATIENCE, PICTURE, until, World } from "./world.mjs";
 
 const artefacts = fileURLToPath(new URL("artefacts", import.meta.url));
 mkdirSync(artefacts, { recursive: true });
@@ -31,7 +31,8 @@ async function at(place, act, { server = world.url, ...options } = {}) {
   }
 }
 
-const row = (page, text) => page.locator(".split-list .grid-row", { hasText: text });
+/** The rows with a text; those that are hidden, as there are more than one needs, are none. */
+const row = (page, text) => page.locator(".split-list .grid-row:not([hidden])", { hasText: text });
 
 test("the captures are there", async () => {
   await world.fetch("/text");
@@ -39,6 +40,30 @@ test("the captures are there", async () => {
     await page.getByRole("link", { name: "web", exact: true }).first().waitFor();
     await page.locator(".state-running").waitFor();
     await page.screenshot({ path: join(artefacts, "captures.png") });
+  });
+});
+
+test("numbers and plots of the captures move with the traffic", async () => {
+  await at("", async (page) => {
+    await page.locator(".link-open").waitFor();
+    const packets = page.locator("[data-label=Kept]");
+    const before = await packets.textContent();
+    const drawn = () =>
+      page
+        .locator(".plot canvas")
+        .first()
+        .evaluate((canvas) => canvas.toDataURL());
+    const plot = await drawn();
+    await until("numbers and a plot that move", async () => {
+      await world.fetch("/text");
+      return (await packets.textContent()) !== before && (await drawn()) !== plot;
+    });
+    const rate = page.locator("[data-label='Packets/s']");
+    await until("a rate", async () => {
+      await world.fetch("/text");
+      return parseFloat(await rate.textContent()) > 0;
+    });
+    await until("no rate, as there is no traffic", async () => parseFloat(await rate.textContent()) === 0);
   });
 });
 
@@ -180,6 +205,66 @@ test("everything works with the keyboard", async () => {
   });
 });
 
+/** Presses a key until an element has the keyboard, and looks that one sees where the keyboard is. */
+async function reach(page, element, key = "Tab") {
+  for (let pressed = 0; pressed < 40; pressed++) {
+    await page.keyboard.press(key);
+    if (!(await element.count())) continue;
+    if (!(await element.evaluate((one) => one === document.activeElement))) continue;
+    const outline = await element.evaluate((one) => getComputedStyle(one).outlineStyle);
+    assert.notEqual(outline, "none", "one sees what has the keyboard");
+    return;
+  }
+  throw new Error(`40 times ${key} do not lead to ${element}`);
+}
+
+test("from the captures to a saved body without a mouse", async () => {
+  await world.fetch("/text?no-mouse");
+  await world.fetch("/picture.png?no-mouse");
+  await at("", async (page) => {
+    await page.locator(".state-running").waitFor();
+    await reach(page, page.locator("main").getByRole("link", { name: "web", exact: true }));
+    await page.keyboard.press("Enter");
+    await page.locator(".capture-bar .state-running").waitFor();
+    await page.keyboard.press("3");
+    await row(page, "no-mouse").first().waitFor();
+    await page.keyboard.press("/");
+    await page.keyboard.type("no-mouse");
+    await page.getByText(/^2 of /).waitFor();
+    await page.keyboard.press("Escape");
+    await page.keyboard.press("j");
+    const detail = page.getByRole("region", { name: "Transaction" });
+    await detail.getByText("/text?no-mouse").first().waitFor();
+    await reach(page, detail.getByRole("tab", { selected: true }));
+    await page.keyboard.press("ArrowRight");
+    await page.keyboard.press("ArrowRight");
+    await detail.locator(".body-text", { hasText: "hello" }).waitFor();
+    await reach(page, detail.getByRole("link", { name: "Download" }));
+    const [body] = await Promise.all([page.waitForEvent("download"), page.keyboard.press("Enter")]);
+    assert.equal(readFileSync(await body.path(), "utf8"), "hello\n".repeat(1000));
+    // A frame with a picture gives the keyboard on.
+    await page.keyboard.press("j");
+    await page.frameLocator("iframe.picture").locator("img").waitFor();
+    await reach(page, detail.getByRole("link", { name: "HAR" }));
+    await reach(page, detail.getByRole("button", { name: "Close the details" }), "Shift+Tab");
+    await page.keyboard.press("Enter");
+    await detail.waitFor({ state: "detached" });
+  });
+});
+
+test("a list is sorted without a mouse", async () => {
+  await world.fetch("/text?sorted");
+  await at("#/web/http", async (page) => {
+    await row(page, "sorted").first().waitFor();
+    const head = page.getByRole("columnheader", { name: "Size" });
+    await reach(page, head.getByRole("button"));
+    await page.keyboard.press("Enter");
+    await page.locator("[role=columnheader][aria-sort=descending]", { hasText: "Size" }).waitFor();
+    await page.keyboard.press("Enter");
+    await page.locator("[role=columnheader][aria-sort=ascending]", { hasText: "Size" }).waitFor();
+  });
+});
+
 test("a capture is stopped and started", async () => {
   await at("#/web", async (page) => {
     await page.getByRole("button", { name: "Stop web" }).click();
@@ -200,6 +285,30 @@ test("another user sees what the bits let him see", async () => {
       await page.getByRole("link", { name: "web", exact: true }).first().click();
       await page.locator(".capture-bar .state-running").waitFor();
       assert.equal(await page.getByRole("button", { name: "Stop web" }).count(), 0);
+      // He reads what there is as its owner does, at the same time.
+      await page.keyboard.press("3");
+      await page.locator(".link-open").waitFor();
+      await at("#/web/http", async (own) => {
+        await own.locator(".link-open").waitFor();
+        await world.fetch("/text?both-see");
+        for (const one of [page, own]) {
+          await row(one, "both-see").first().click();
+          await one.getByRole("tab", { name: /^Response/ }).click();
+          await one.locator(".body-text", { hasText: "hello" }).waitFor();
+        }
+        // What the page does not offer is refused if it is asked for.
+        const stop = (one) =>
+          one.evaluate(async () => {
+            const answer = await fetch("/api/v1/captures/web/stop", {
+              method: "POST",
+              headers: { "Content-Type": "application/json" },
+              body: "{}",
+            });
+            return answer.status;
+          });
+        assert.equal(await stop(page), 403);
+        await own.locator(".capture-bar .state-running").waitFor();
+      });
     },
     { server },
   );
