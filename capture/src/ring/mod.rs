@@ -10,6 +10,7 @@
 //! change once published. They can only cease to be retained, oldest segment first.
 
 mod copy;
+mod flight;
 mod geometry;
 mod interfaces;
 mod layout;
@@ -20,6 +21,7 @@ mod open;
 mod pins;
 mod published;
 mod recover;
+mod shared;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ pub use geometry::{BadSize, Geometry, MAX_PINS, MAX_RING, MIN_RING};
 pub use interfaces::MAX_INTERFACES;
 pub use lineage::FarPlace;
 pub use open::{OpenedRing, RingError, RingOptions};
+pub use shared::{RecordLengths, RecordRun, SharedWriter};
 pub use writer::{Append, Writer};
 
 use crate::bell::Bells;

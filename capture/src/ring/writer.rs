@@ -8,7 +8,7 @@ use protocol::time::Timestamp;
 
 use super::Ring;
 use super::lineage::FarPlace;
-use super::map::{RingTail, SegmentOpening};
+use super::map::{BodyArea, RingTail, SegmentOpening};
 use super::notes::{FIXED_LEN, NoteEntry};
 use super::published::Moment;
 use crate::clock;
@@ -60,6 +60,22 @@ pub struct Writer {
     far: Option<FarPlace>,
     /// The current absence of a source. It becomes a hole when a source is back.
     away: Option<Away>,
+}
+
+/// Records that were filled in beside others, see [`super::shared`].
+#[derive(Debug)]
+pub(super) struct FilledRun {
+    /// Sequence number of the segment.
+    pub(super) sequence: u64,
+    pub(super) area: BodyArea,
+    /// Number of records.
+    pub(super) count: u64,
+    /// Bytes of the records, and bytes in a pcapng file.
+    pub(super) pcap: u64,
+    pub(super) pcapng: u64,
+    /// Time of the first record, and the latest one of all.
+    pub(super) first_time: u64,
+    pub(super) last_time: u64,
 }
 
 /// When and why the source left.
@@ -165,7 +181,7 @@ impl Writer {
                 self.left_out += 1;
                 return self.append_record(time, original_len, parts);
             }
-            self.ring.file_header().dropped_oversize.fetch_add(1, Ordering::Relaxed);
+            self.add_oversize(1);
             return Append::Oversize;
         };
         let mut kept = note;
@@ -195,7 +211,7 @@ impl Writer {
         let captured_len = match u32::try_from(parts_len(parts)) {
             Ok(captured_len) if len as u64 <= self.ring.geometry().segment_size => captured_len,
             _ => {
-                self.ring.file_header().dropped_oversize.fetch_add(1, Ordering::Relaxed);
+                self.add_oversize(1);
                 return Append::Oversize;
             }
         };
@@ -230,6 +246,11 @@ impl Writer {
         let header = self.ring.file_header();
         header.dropped_kernel.fetch_add(kernel, Ordering::Relaxed);
         header.dropped_interface.fetch_add(interface, Ordering::Relaxed);
+    }
+
+    /// Counts packets whose record is longer than a segment, which are not appended.
+    pub fn add_oversize(&self, packets: u64) {
+        self.ring.file_header().dropped_oversize.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// Counts packets of our own transport, which are not appended.
@@ -405,6 +426,58 @@ impl Writer {
         }
     }
 
+    /// Returns true if the next packet needs an entry even without a note.
+    pub(super) const fn needs_entries(&self) -> bool {
+        self.has_entry
+    }
+
+    /// Sequence number of the open segment.
+    pub(super) const fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// See [`RingTail::reservable`].
+    pub(super) fn reservable(&self) -> usize {
+        self.tail.reservable()
+    }
+
+    /// See [`RingTail::reserve`].
+    pub(super) fn reserve(&mut self, len: usize) -> (BodyArea, usize) {
+        self.tail.reserve(len)
+    }
+
+    /// See [`RingTail::reserve_segment`].
+    pub(super) fn reserve_segment(&mut self) -> bool {
+        let has_room = self.tail.reserve_segment();
+        if has_room {
+            // The oldest segment may be gone.
+            self.show_oldest();
+        }
+        has_room
+    }
+
+    /// Adds the run that was reserved first after the others. It becomes visible with
+    /// [`Writer::commit_accepted`].
+    pub(super) fn accept(&mut self, run: &FilledRun) {
+        while self.sequence < run.sequence {
+            self.roll();
+        }
+        self.tail.accept(&run.area);
+        if self.count == 0 {
+            self.first_time = run.first_time;
+        }
+        self.last_time = self.last_time.max(run.last_time);
+        self.count += run.count;
+        self.next.number += run.count;
+        self.next.pcap += run.pcap;
+        self.next.pcapng += run.pcapng;
+    }
+
+    /// Makes all accepted runs visible. The caller wakes the readers.
+    pub(super) fn commit_accepted(&mut self) {
+        self.commit();
+    }
+
     fn commit(&mut self) {
         if let Some(far) = self.far {
             // First, see [`super::lineage`].
@@ -420,6 +493,11 @@ impl Writer {
         let opening = self.opening();
         self.tail.roll(opening);
         self.begin_segment();
+        self.show_oldest();
+    }
+
+    /// Looks which segment is the oldest one, and shows it to readers.
+    fn show_oldest(&mut self) {
         // The header may hold another process's numbers, see `between`.
         self.oldest = between(self.tail.oldest_position(), self.oldest, self.next);
         self.show();

@@ -4,7 +4,8 @@
 //! and without a copy of ours, in memory that a file backs. The argument for all of it:
 //!
 //! * A body byte at or beyond the committed length of a segment, and before its committed notes, is
-//!   touched only by the [`RingTail`]; each mapping has one.
+//!   touched only by the [`BodyArea`] that it belongs to. The [`RingTail`] makes these, and no two
+//!   that overlap; each mapping has one tail.
 //! * A body byte below the committed length, or in the committed notes, is not written while its
 //!   segment belongs to its sequence or is pinned. It became visible by a Release store of the
 //!   committed length, and a reader reaches it through an Acquire load of the same word ([`Pin`]).
@@ -12,6 +13,7 @@
 //! * No other process has the file mapped: it is locked, and its mode is 0600.
 #![expect(unsafe_code, reason = "shared memory, see above")]
 
+mod body;
 mod tail;
 
 use std::cell::Cell;
@@ -31,6 +33,7 @@ use super::pins::{Attempt, Slots};
 use crate::sigbus::{Guard, Use};
 use crate::store::{HeldRecords, NoteRef, Position, RecordInterface};
 
+pub(super) use body::BodyArea;
 pub(super) use tail::RingTail;
 
 /// Bytes of a segment's body that are populated in one system call, ahead of the writer. The
@@ -297,6 +300,13 @@ impl Segments {
 
     pub(super) fn map(&self) -> &RingMap {
         &self.map
+    }
+
+    /// Bytes of a body.
+    fn segment_size(&self) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+        let size = self.map.geometry.segment_size as usize;
+        size
     }
 
     fn directory(&self, sequence: u64) -> &AtomicU32 {

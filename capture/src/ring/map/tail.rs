@@ -4,17 +4,17 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Resume, SegmentOpening, Segments};
-use crate::prefetch;
+use super::{BodyArea, Resume, SegmentOpening, Segments};
 use crate::record::HEADER_LEN;
 use crate::ring::layout::{Committed, opening_checksum};
 use crate::ring::notes::NoteEntry;
 use crate::store::Position;
 
-/// Bytes to gather before they are hashed: few enough that they are still in the first-level cache.
-const HASH_EVERY: usize = 8 << 10;
-
 /// The writing end of a ring: the open segment, and the list of retained segments.
+///
+/// Records come in one of two ways. [`append`](Self::append) adds one. [`reserve`](Self::reserve)
+/// hands out an area that another thread fills, and [`accept`](Self::accept) takes it back. Areas
+/// are accepted in the order in which they were handed out.
 #[derive(Debug)]
 pub(in crate::ring) struct RingTail {
     segments: Arc<Segments>,
@@ -22,15 +22,15 @@ pub(in crate::ring) struct RingTail {
     retained: VecDeque<(u64, u32)>,
     /// Retired slots, longest retired first; some may still be pinned.
     free: VecDeque<u32>,
-    slot: u32,
-    /// Bytes of the open body that hold records, committed or not.
-    used: usize,
-    /// Bytes of it that `hasher` has seen; `hashed <= used`.
-    hashed: usize,
-    hasher: crc32fast::Hasher,
-    /// Offset in the open body at which the notes begin, committed or not; the body's size without
-    /// notes.
-    end: usize,
+    /// Slots of the segments after the open one in which areas are handed out, in their order.
+    ahead: VecDeque<u32>,
+    /// Areas that have been handed out and not accepted.
+    outstanding: usize,
+    /// Offset at which the next area begins, in the last slot of `ahead`. In the open body it is so
+    /// only while areas are outstanding.
+    reserved: usize,
+    /// The open body. It ends where the notes begin, committed or not.
+    body: BodyArea,
     /// The hash of the notes, in the order in which they came.
     notes_hasher: crc32fast::Hasher,
 }
@@ -47,20 +47,17 @@ impl RingTail {
             segments: Arc::clone(segments),
             retained: retained.iter().copied().collect(),
             free,
-            slot: 0,
-            used: 0,
-            hashed: 0,
-            hasher: crc32fast::Hasher::new(),
-            end: 0,
+            ahead: VecDeque::new(),
+            outstanding: 0,
+            reserved: 0,
+            body: BodyArea::new(segments, 0, 0, 0),
             notes_hasher: crc32fast::Hasher::new(),
         };
         match (resume, retained.last()) {
             (Resume::Continue { records, notes }, Some(&(_, slot))) => {
-                tail.slot = slot;
-                tail.used = records.len as usize;
-                tail.hashed = tail.used;
-                tail.hasher = crc32fast::Hasher::new_with_initial(records.checksum);
-                tail.end = tail.size() - notes.len as usize;
+                let end = tail.size() - notes.len as usize;
+                tail.body = BodyArea::new(segments, slot, records.len as usize, end);
+                tail.body.hasher = crc32fast::Hasher::new_with_initial(records.checksum);
                 tail.notes_hasher = crc32fast::Hasher::new_with_initial(notes.checksum);
                 // Notes of records that are missing must not become notes of other records.
                 segments.map.segment(slot).notes.store(notes.pack(), Ordering::Release);
@@ -68,101 +65,121 @@ impl RingTail {
             (Resume::Continue { .. }, None) => {
                 unreachable!("a caller's bug: nothing to continue")
             }
-            (Resume::Open(opening), _) => tail.open(opening),
+            (Resume::Open(opening), _) => {
+                let slot = tail.claim();
+                tail.open(slot, opening);
+            }
         }
         tail
     }
 
     /// Bytes of a body.
     fn size(&self) -> usize {
-        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
-        let size = self.segments.map.geometry.segment_size as usize;
-        size
+        self.segments.segment_size()
+    }
+
+    /// Segments that a ring retains.
+    fn capacity(&self) -> usize {
+        self.segments.map.geometry.segments as usize
     }
 
     /// Bytes free in the open segment.
     pub(in crate::ring) fn room(&self) -> usize {
-        self.end - self.used
+        self.body.room()
     }
 
     /// Adds the entry for the next record. It is not visible yet.
     ///
     /// # Panics
-    /// If the entry does not fit [`RingTail::room`].
+    /// If the entry does not fit [`RingTail::room`], or an area is outstanding.
     pub(in crate::ring) fn note(&mut self, entry: &NoteEntry<'_>) {
+        assert!(self.outstanding == 0, "areas are outstanding");
         assert!(entry.len() <= self.room(), "the caller looked");
-        let fixed = entry.fixed();
-        let start = self.end - entry.len();
-        let mut at = start;
-        for bytes in [entry.note.blocks, entry.note.options, &fixed] {
-            // SAFETY: all three together fit between `used` and `end`. Bytes there are neither
-            // committed records nor committed notes, so no reader reads them; `&mut self` as in
-            // append. `bytes` is not part of the mapping: no slice of it is handed out there.
-            unsafe {
-                let place = self.segments.map.body(self.slot).add(at);
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, bytes.len());
-            }
+        let parts = [entry.note.blocks, entry.note.options, &entry.fixed()];
+        for bytes in parts {
             self.notes_hasher.update(bytes);
-            at += bytes.len();
         }
-        self.end = start;
+        for bytes in parts.into_iter().rev() {
+            self.body.put_at_end(bytes);
+        }
     }
 
     /// Adds a record after the others. Its data are the two parts, one after the other. It is not
     /// visible yet.
     ///
     /// # Panics
-    /// If the record does not fit [`RingTail::room`].
+    /// If the record does not fit [`RingTail::room`], or an area is outstanding.
     pub(in crate::ring) fn append(&mut self, header: [u8; HEADER_LEN], parts: [&[u8]; 2]) {
-        let [front, data] = parts;
-        let len = front.len().saturating_add(data.len());
-        assert!(len <= self.room().saturating_sub(HEADER_LEN), "the caller looked");
-        // SAFETY: header and parts fit between `used` and the end of the open body. Bytes there are
-        // beyond the committed length, so no reader reads them; there is one RingTail, and
-        // `&mut self` makes this its only access. The parts are not part of the mapping: no slice of
-        // it is handed out beyond the committed length.
-        unsafe {
-            let place = self.segments.map.body(self.slot).add(self.used);
-            // The next record is assumed to be as long as this one.
-            prefetch::for_writing(place.wrapping_add(HEADER_LEN + len), len);
-            std::ptr::copy_nonoverlapping(header.as_ptr(), place, HEADER_LEN);
-            let place = place.add(HEADER_LEN);
-            std::ptr::copy_nonoverlapping(front.as_ptr(), place, front.len());
-            std::ptr::copy_nonoverlapping(data.as_ptr(), place.add(front.len()), data.len());
-        }
-        self.used += HEADER_LEN + len;
-        if self.used - self.hashed >= HASH_EVERY {
-            self.hash();
+        assert!(self.outstanding == 0, "areas are outstanding");
+        self.body.append(header, parts);
+    }
+
+    /// The slot of the next area, the offset at which it begins, and the offset before which it ends.
+    fn next_area(&self) -> (u32, usize, usize) {
+        match (self.ahead.back(), self.outstanding) {
+            (Some(&slot), _) => (slot, self.reserved, self.size()),
+            (None, 0) => (self.body.slot, self.body.used, self.body.end),
+            (None, _) => (self.body.slot, self.reserved, self.body.end),
         }
     }
 
-    fn hash(&mut self) {
-        // SAFETY: append wrote the bytes below `used`. Readers may read the committed ones at the
-        // same time, and nothing writes them.
-        let new = unsafe {
-            std::slice::from_raw_parts(
-                self.segments.map.body(self.slot).add(self.hashed),
-                self.used - self.hashed,
-            )
-        };
-        self.hasher.update(new);
-        self.hashed = self.used;
+    /// Bytes that can be [reserved](RingTail::reserve) before the next segment.
+    pub(in crate::ring) fn reservable(&self) -> usize {
+        let (_, start, end) = self.next_area();
+        end - start
+    }
+
+    /// Hands out an area of `len` bytes, and the number of segments by which it is after the open
+    /// one. It holds no record yet, and the caller fills it before it returns it.
+    ///
+    /// # Panics
+    /// If it does not fit [`RingTail::reservable`].
+    pub(in crate::ring) fn reserve(&mut self, len: usize) -> (BodyArea, usize) {
+        let (slot, start, end) = self.next_area();
+        assert!(len <= end - start, "the caller looked");
+        self.reserved = start + len;
+        self.outstanding += 1;
+        (BodyArea::new(&self.segments, slot, start, self.reserved), self.ahead.len())
+    }
+
+    /// Lets the next area begin in another segment, and drops the oldest one if the ring is full.
+    /// Returns false if half of the ring is waiting for areas to be accepted: then nothing changes.
+    ///
+    /// [`RingTail::reserve`] must be called next.
+    pub(in crate::ring) fn reserve_segment(&mut self) -> bool {
+        if self.ahead.len() >= self.capacity() / 2 {
+            return false;
+        }
+        if self.retained.len() + self.ahead.len() >= self.capacity() {
+            self.retire_oldest();
+        }
+        let slot = self.claim();
+        self.ahead.push_back(slot);
+        self.reserved = 0;
+        true
+    }
+
+    /// Takes back the area that was handed out first. It is in the open segment, and full.
+    pub(in crate::ring) fn accept(&mut self, area: &BodyArea) {
+        let BodyArea { slot, used, end, .. } = *area;
+        assert!(slot == self.body.slot && used == end && area.hashed == end, "full and hashed");
+        self.body.hasher.combine(&area.hasher);
+        self.body.used = end;
+        self.body.hashed = end;
+        self.outstanding -= 1;
     }
 
     /// Makes all records visible. The arguments describe the open segment.
     pub(in crate::ring) fn commit(&mut self, count: u64, first_time: u64, last_time: u64) {
-        self.hash();
-        let segment = self.segments.map.segment(self.slot);
+        self.body.hash();
+        let segment = self.segments.map.segment(self.body.slot);
         segment.count.store(count, Ordering::Relaxed);
         segment.first_time.store(first_time, Ordering::Relaxed);
         segment.last_time.store(last_time, Ordering::Relaxed);
-        #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
-        let committed =
-            Committed { len: self.used as u32, checksum: self.hasher.clone().finalize() };
-        if self.end < self.size() {
-            #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
-            let len = (self.size() - self.end) as u32;
-            let notes = Committed { len, checksum: self.notes_hasher.clone().finalize() };
+        let committed = committed(self.body.used, &self.body.hasher);
+        let notes_len = self.size() - self.body.end;
+        if notes_len > 0 {
+            let notes = self::committed(notes_len, &self.notes_hasher);
             // Before their records: a record without its note would be a different packet.
             segment.notes.store(notes.pack(), Ordering::Release);
         }
@@ -170,16 +187,23 @@ impl RingTail {
         segment.committed.store(committed.pack(), Ordering::Release);
     }
 
-    /// Drops the oldest segment if the ring is full, opens another, and seals the one before it.
+    /// Opens another segment, and seals the one before it: the next one that has areas, or else a
+    /// new one, for which the oldest segment is dropped if the ring is full.
     ///
     /// In this order, a process killed at any point leaves an unsealed segment. Recovery can tell
     /// from it that no segment is missing at the end.
     pub(in crate::ring) fn roll(&mut self, opening: SegmentOpening) {
-        if self.retained.len() >= self.segments.map.geometry.segments as usize {
-            self.retire_oldest();
-        }
-        let full = self.slot;
-        self.open(opening);
+        let slot = if let Some(slot) = self.ahead.pop_front() {
+            slot
+        } else {
+            assert!(self.outstanding == 0, "areas are outstanding");
+            if self.retained.len() >= self.capacity() {
+                self.retire_oldest();
+            }
+            self.claim()
+        };
+        let full = self.body.slot;
+        self.open(slot, opening);
         self.segments.map.segment(full).sealed.store(1, Ordering::Release);
     }
 
@@ -203,7 +227,7 @@ impl RingTail {
         self.free.push_back(slot);
     }
 
-    /// A retired slot that is not pinned. One always exists, see
+    /// Takes a retired slot that is not pinned, and gives it its pages. One always exists, see
     /// [`MAX_PINS`](crate::ring::geometry::MAX_PINS). Pins may move while the slots are checked one
     /// by one, so on rare occasions a second pass is needed.
     fn claim(&mut self) -> u32 {
@@ -212,15 +236,15 @@ impl RingTail {
                 self.free.iter().position(|&slot| self.segments.slots.is_free(slot))
                 && let Some(slot) = self.free.remove(index)
             {
+                self.segments.populate(slot, usize::MAX);
                 return slot;
             }
             std::thread::yield_now();
         }
     }
 
-    fn open(&mut self, opening: SegmentOpening) {
-        let slot = self.claim();
-        self.segments.populate(slot, usize::MAX);
+    /// Opens a segment in a slot that was [claimed](Self::claim).
+    fn open(&mut self, slot: u32, opening: SegmentOpening) {
         let segment = self.segments.map.segment(slot);
         let SegmentOpening { sequence, position, loss_before } = opening;
         let fields = [sequence, position.number, position.pcap, position.pcapng, loss_before];
@@ -241,11 +265,7 @@ impl RingTail {
         ] {
             field.store(value, Ordering::Release);
         }
-        self.slot = slot;
-        self.used = 0;
-        self.hashed = 0;
-        self.hasher = crc32fast::Hasher::new();
-        self.end = self.size();
+        self.body = BodyArea::new(&self.segments, slot, 0, self.size());
         self.notes_hasher = crc32fast::Hasher::new();
         self.retained.push_back((opening.sequence, slot));
         self.segments.place(opening.sequence, slot);
@@ -263,7 +283,14 @@ impl RingTail {
 
     /// Position at which the oldest retained segment begins.
     pub(in crate::ring) fn oldest_position(&self) -> Position {
-        let slot = self.retained.front().map_or(self.slot, |(_, slot)| *slot);
+        let slot = self.retained.front().map_or(self.body.slot, |(_, slot)| *slot);
         self.segments.map.segment(slot).first()
     }
+}
+
+/// The word for `len` bytes with this hash.
+fn committed(len: usize, hasher: &crc32fast::Hasher) -> Committed {
+    #[expect(clippy::cast_possible_truncation, reason = "a segment is below 4 GiB")]
+    let len = len as u32;
+    Committed { len, checksum: hasher.clone().finalize() }
 }
