@@ -48,6 +48,7 @@ bench: build
 	$(CARGO) bench --locked -p pcapfs-tests --bench control -- --markdown "$(CURDIR)/docs/benchmarks.md"
 	$(CARGO) bench --locked -p protocol --bench decode
 	$(CARGO) bench --locked -p capture --bench savefile
+	$(CARGO) bench --locked -p capture --bench workers
 
 # Captures of other projects and generated ones, beside the truth; tests/src/require.rs says where
 # they are looked for.

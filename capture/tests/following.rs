@@ -25,6 +25,7 @@ const SOURCE: SourceOptions<'static> = SourceOptions {
     promiscuous: false,
     kernel_buffer: 0,
     backend: capture::source::InterfaceBackend::AfPacket,
+    workers: capture::source::Workers::ONE,
     injection: None,
     export_keys: true,
 };

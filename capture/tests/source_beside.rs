@@ -41,6 +41,7 @@ fn start_with(directory: &Path, export_keys: bool) -> (Arc<Capture>, PathBuf) {
         is_default_ring: false,
         kernel_buffer: None,
         backend: capture::source::InterfaceBackend::default(),
+        workers: capture::source::Workers::ONE,
         inject_speed: capture::injection::InjectSpeed::default(),
         export_keys,
         ring_dir: directory.to_owned(),

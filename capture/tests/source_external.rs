@@ -114,6 +114,7 @@ fn spec(directory: &std::path::Path, written: &str, peer: &Arc<Peer>, rest: Rest
         is_default_ring: false,
         kernel_buffer: None,
         backend: capture::source::InterfaceBackend::default(),
+        workers: capture::source::Workers::ONE,
         inject_speed: capture::injection::InjectSpeed::default(),
         export_keys: true,
         ring_dir: directory.to_owned(),

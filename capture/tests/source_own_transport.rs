@@ -58,6 +58,7 @@ fn capture(directory: &Path, source: &str, filter: Option<&str>, snaplen: u32) -
         ring_dir: directory.to_owned(),
         kernel_buffer: None,
         backend: capture::source::InterfaceBackend::default(),
+        workers: capture::source::Workers::ONE,
         inject_speed: capture::injection::InjectSpeed::default(),
         export_keys: false,
         flows: FlowOptions::default(),

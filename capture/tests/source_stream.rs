@@ -33,6 +33,7 @@ fn spec(directory: &Path, source: SourceName, filter: Option<&str>) -> Spec {
         is_default_ring: false,
         kernel_buffer: None,
         backend: capture::source::InterfaceBackend::default(),
+        workers: capture::source::Workers::ONE,
         inject_speed: capture::injection::InjectSpeed::default(),
         export_keys: true,
         ring_dir: directory.to_owned(),

@@ -57,9 +57,9 @@ Usage: mount.pcapfs SPEC DIR [-sfnv] [-N NAMESPACE] [-t TYPE] [-o OPTION,...]
 Mounts a live packet capture on DIR. mount(8) runs this for `mount -t pcapfs`.
 SPEC is an interface, `any`, xdp:IFACE, file:PATH, stream:PATH, tap:NAME, tun:NAME, tcp:HOST:PORT or
 tcp-listen:ADDR:PORT; `none` with config=FILE.
-Options: alias=, filter=, ring=, ring_dir=, kernel_buffer=, backend=, inject_speed=, snaplen=, group=,
-mode=, config=, socket=, state=, user= (of the daemon), xdp= (interfaces), netns= (namespaces), and
-those of mount(8).
+Options: alias=, filter=, ring=, ring_dir=, kernel_buffer=, backend=, workers=, inject_speed=, snaplen=,
+group=, mode=, config=, socket=, state=, user= (of the daemon), xdp= (interfaces), netns= (namespaces),
+and those of mount(8).
 See mount.pcapfs(8).
 ";
 

@@ -106,6 +106,7 @@ pub(crate) enum DaemonOptions {
     /// Way in which packets are received.
     Backend,
     /// How fast frames are injected.
+    Workers,
     InjectSpeed,
     /// Maximum number of bytes kept of a packet.
     Snaplen,
@@ -140,6 +141,7 @@ impl MountOption {
             ("ring_dir", _) => Meaning::Own(DaemonOptions::RingDir),
             ("kernel_buffer", _) => Meaning::Own(DaemonOptions::KernelBuffer),
             ("backend", _) => Meaning::Own(DaemonOptions::Backend),
+            ("workers", _) => Meaning::Own(DaemonOptions::Workers),
             ("inject_speed", _) => Meaning::Own(DaemonOptions::InjectSpeed),
             ("snaplen", _) => Meaning::Own(DaemonOptions::Snaplen),
             ("user", true) => Meaning::Own(DaemonOptions::User),
@@ -161,13 +163,14 @@ impl MountOption {
 }
 
 /// Names of the options of pcapfs.
-const OWN: [&str; 16] = [
+const OWN: [&str; 17] = [
     "alias",
     "filter",
     "ring",
     "ring_dir",
     "kernel_buffer",
     "backend",
+    "workers",
     "inject_speed",
     "snaplen",
     "user",

@@ -45,6 +45,7 @@ pub(crate) struct MountPlan {
     /// Bytes of the kernel's buffer, in the same form.
     kernel_buffer: Option<String>,
     backend: Option<String>,
+    workers: Option<String>,
     inject_speed: Option<String>,
     /// Directory of the ring file.
     pub(crate) ring_dir: Option<PathBuf>,
@@ -269,6 +270,7 @@ impl CommandLine {
             ring: chosen.ring,
             kernel_buffer: chosen.kernel_buffer,
             backend: chosen.backend,
+            workers: chosen.workers,
             inject_speed: chosen.inject_speed,
             ring_dir: chosen.ring_dir,
             snaplen: chosen.snaplen,
@@ -295,6 +297,7 @@ struct ChosenOptions {
     ring: Option<String>,
     kernel_buffer: Option<String>,
     backend: Option<String>,
+    workers: Option<String>,
     inject_speed: Option<String>,
     ring_dir: Option<PathBuf>,
     snaplen: Option<u32>,
@@ -333,8 +336,9 @@ impl ChosenOptions {
             DaemonOptions::KernelBuffer => {
                 self.kernel_buffer = Some(size("kernel_buffer", needed("kernel_buffer")?)?);
             }
-            // The daemon knows which backends and speeds there are.
+            // The daemon knows which backends, threads and speeds there are.
             DaemonOptions::Backend => self.backend = Some(needed("backend")?),
+            DaemonOptions::Workers => self.workers = Some(needed("workers")?),
             DaemonOptions::InjectSpeed => self.inject_speed = Some(needed("inject_speed")?),
             DaemonOptions::RingDir => self.ring_dir = Some(needed("ring_dir")?.into()),
             DaemonOptions::Snaplen => self.snaplen = Some(snaplen(needed("snaplen")?)?),
@@ -436,6 +440,7 @@ impl MountPlan {
             ("--ring-dir", path(&self.ring_dir)),
             ("--kernel-buffer", text(&self.kernel_buffer)),
             ("--backend", text(&self.backend)),
+            ("--workers", text(&self.workers)),
             ("--inject-speed", text(&self.inject_speed)),
             ("--snaplen", self.snaplen.map(|snaplen| snaplen.to_string().into())),
             ("--group", text(&self.group)),

@@ -9,7 +9,7 @@ use capture::pipeline::{
     LARGEST_KERNEL_BUFFER, SMALLEST_KERNEL_BUFFER, Spec, default_kernel_buffer,
 };
 use capture::ring::Permissions;
-use capture::source::{InterfaceBackend, SourceName};
+use capture::source::{InterfaceBackend, SourceName, Workers};
 use nix::unistd::{getegid, geteuid};
 use protocol::time::Precision;
 
@@ -45,6 +45,8 @@ pub(crate) struct CaptureSettings {
     pub(crate) kernel_buffer: Option<u64>,
     /// How packets of interfaces are received.
     pub(crate) backend: InterfaceBackend,
+    /// The threads that take the packets of one interface.
+    pub(crate) workers: Workers,
     /// How fast the gaps between injected frames pass.
     pub(crate) inject_speed: InjectSpeed,
     /// Serve the decryption secrets of pcapng sources.
@@ -83,6 +85,7 @@ impl Default for CaptureSettings {
             ring: None,
             kernel_buffer: None,
             backend: InterfaceBackend::default(),
+            workers: Workers::ONE,
             inject_speed: InjectSpeed::default(),
             export_keys: true,
             flows: flow::FlowOptions::default(),
@@ -117,6 +120,7 @@ impl CaptureSettings {
             ring_dir: ring_dir.to_owned(),
             kernel_buffer: self.kernel_buffer,
             backend: self.backend,
+            workers: self.workers,
             inject_speed: self.inject_speed,
             export_keys: self.export_keys,
             flows: self.flows,

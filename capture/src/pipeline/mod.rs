@@ -26,7 +26,7 @@ use crate::injection::{InjectSpeed, Injection};
 use crate::own_transport::{OwnTransport, OwnTuple};
 use crate::ring::{OpenedRing, Permissions, Ring, RingError, RingNumber, RingOptions};
 use crate::savefile::{Probe, Savefile, SavefileOpenError};
-use crate::source::{self, InterfaceBackend, Rest, Source, SourceError, SourceName};
+use crate::source::{self, InterfaceBackend, Rest, Source, SourceError, SourceName, Workers};
 use crate::store::{Interface, Store};
 use rate::RateMeter;
 use worker::Worker;
@@ -74,12 +74,29 @@ pub struct Spec {
     pub kernel_buffer: Option<u64>,
     /// How packets of an interface are received.
     pub backend: InterfaceBackend,
+    /// The threads that take the packets of one interface.
+    pub workers: Workers,
     /// How fast the gaps between injected frames pass.
     pub inject_speed: InjectSpeed,
     /// Serve the decryption secrets in a pcapng savefile or stream.
     pub export_keys: bool,
     /// How packets are grouped into flows.
     pub flows: flow::FlowOptions,
+}
+
+/// How the packets of an interface are received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reception {
+    /// By which means.
+    pub backend: InterfaceBackend,
+    /// By how many threads.
+    pub workers: u32,
+}
+
+impl Reception {
+    fn of(source: &dyn Source) -> Option<Self> {
+        source.backend().map(|backend| Self { backend, workers: source.workers() })
+    }
 }
 
 impl Spec {
@@ -112,6 +129,7 @@ impl Spec {
             promiscuous: self.promiscuous,
             kernel_buffer: self.kernel_buffer(),
             backend: self.backend,
+            workers: self.workers,
             export_keys: self.export_keys,
             injection,
         })
@@ -232,7 +250,7 @@ struct SharedPipeline {
     /// The last [`INTERRUPTIONS`], oldest first.
     interruptions: Mutex<VecDeque<Interruption>>,
     /// Of the source that was opened last.
-    backend: Mutex<Option<InterfaceBackend>>,
+    reception: Mutex<Option<Reception>>,
     /// Frames on their way to the source; `None` if it takes none.
     injection: Option<Arc<Injection>>,
     rate: RateMeter,
@@ -392,7 +410,7 @@ impl Capture {
             shared: Arc::new(SharedPipeline {
                 condition,
                 interruptions: Mutex::default(),
-                backend: Mutex::default(),
+                reception: Mutex::default(),
                 injection,
                 rate: RateMeter::default(),
             }),
@@ -461,8 +479,8 @@ impl Capture {
     /// How packets of its interface are received; `None` for other sources, and before the interface
     /// was there.
     #[must_use]
-    pub fn backend(&self) -> Option<InterfaceBackend> {
-        *self.shared.backend.lock()
+    pub fn reception(&self) -> Option<Reception> {
+        *self.shared.reception.lock()
     }
 
     /// Takes frames for its interface; `None` if its source takes none.

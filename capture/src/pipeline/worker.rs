@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use protocol::time::Timestamp;
 
-use super::{CaptureError, CaptureState, SharedPipeline, Spec};
+use super::{CaptureError, CaptureState, Reception, SharedPipeline, Spec};
 use crate::clock;
 use crate::ring::{Ring, Writer};
 use crate::savefile::{Indexed, Savefile};
@@ -153,7 +153,7 @@ impl Worker {
         shared: &Arc<SharedPipeline>,
     ) -> io::Result<()> {
         let control = SourceControl::new()?;
-        *shared.backend.lock() = source.as_ref().and_then(|source| source.backend());
+        *shared.reception.lock() = source.as_deref().and_then(Reception::of);
         let Self::Idle { writer, .. } = std::mem::replace(self, Self::Broken) else {
             return Ok(());
         };
@@ -329,7 +329,7 @@ impl Filling {
         };
         self.shared.resumed(now);
         if let Some(source) = &source {
-            *self.shared.backend.lock() = source.backend();
+            *self.shared.reception.lock() = Reception::of(&**source);
             writer.source_found(now);
             self.shared.set(CaptureState::Running, None);
         }

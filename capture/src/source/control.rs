@@ -60,7 +60,8 @@ impl SourceControl {
         self.wake();
     }
 
-    fn wake(&self) {
+    /// Has the source's thread look around.
+    pub(super) fn wake(&self) {
         // Fails only when the counter is full, and then the descriptor is readable.
         let _ = self.wake.write(1);
     }

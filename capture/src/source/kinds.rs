@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::fifo::Fifo;
-use super::interface::{Live, SeveralInterfaces};
+use super::interface::{self, SeveralInterfaces};
 use super::namespace::{NamespacedInterface, PREFIX as NETNS};
 use super::network::{self, TCP, TCP_LISTEN};
 use super::stdin::Stdin;
@@ -86,9 +86,9 @@ impl SourceName {
     /// For a savefile, which fills no ring.
     pub fn open(&self, options: &SourceOptions<'_>) -> Result<Box<dyn Source>, SourceError> {
         Ok(match self {
-            Self::Interface(name) => Box::new(Live::open(name, options)?),
+            Self::Interface(name) => interface::open(name, options)?,
             Self::Several(names) => Box::new(SeveralInterfaces::open(names, options)?),
-            Self::Namespaced(place) => Box::new(Live::open_inside(place, options)?),
+            Self::Namespaced(place) => interface::open_inside(place, options)?,
             Self::Xdp(text) => Box::new(XdpSource::open(text, options)?),
             Self::Stream(path) => Box::new(Fifo::open(path, options)?),
             Self::Stdin => Box::new(Stdin::open(options)?),

@@ -20,6 +20,7 @@ mod patience;
 mod stdin;
 mod stream_metadata;
 mod tap;
+mod workers;
 mod xdp;
 
 use std::io;
@@ -39,6 +40,7 @@ pub use namespace::{
 pub use network::{Connecting, HostAndPort, Incoming, ListenAddress, Listening, Transport};
 pub use patience::ReconnectPatience;
 pub use tap::TapDevice;
+pub use workers::{Fanout, Workers};
 pub use xdp::{XdpAttacher, XdpError, XdpPath, attach_xdp_with};
 
 use crate::filter::FilterError;
@@ -66,6 +68,11 @@ pub trait Source: std::fmt::Debug + Send {
     /// How packets are received, if the source is an interface.
     fn backend(&self) -> Option<InterfaceBackend> {
         None
+    }
+
+    /// Number of threads that take its packets.
+    fn workers(&self) -> u32 {
+        1
     }
 
     /// Returns true if the source has all it needs. A source that has to connect first returns
@@ -160,6 +167,8 @@ pub struct SourceOptions<'a> {
     pub kernel_buffer: u64,
     /// How packets of an interface are received.
     pub backend: InterfaceBackend,
+    /// The threads that take the packets of one interface. Other sources have one.
+    pub workers: Workers,
     /// Keep the decryption secrets in a pcapng stream.
     pub export_keys: bool,
     /// Frames to hand to the kernel, for a source that takes some.

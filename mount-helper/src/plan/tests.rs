@@ -32,7 +32,7 @@ fn the_least_there_can_be() {
 
 #[test]
 fn as_mount_8_calls_it() {
-    let options = "rw,alias=web,filter=tcp port 80,ring=256M,kernel_buffer=4M,backend=libpcap,inject_speed=max,snaplen=128,_netdev,nofail,user";
+    let options = "rw,alias=web,filter=tcp port 80,ring=256M,kernel_buffer=4M,backend=libpcap,workers=2,inject_speed=max,snaplen=128,_netdev,nofail,user";
     let arguments = ["eth0", "/captures", "-s", "-n", "-v", "-o", options];
     assert_eq!(
         daemon(&arguments),
@@ -41,6 +41,7 @@ fn as_mount_8_calls_it() {
             "--ring=256M",
             "--kernel-buffer=4M",
             "--backend=libpcap",
+            "--workers=2",
             "--inject-speed=max",
             "--snaplen=128"
         ]

@@ -2,14 +2,14 @@
 
 use capture::injection::InjectSpeed;
 use capture::pipeline::is_alias;
-use capture::source::InterfaceBackend;
+use capture::source::{InterfaceBackend, Workers};
 use clap::Args;
 use clap_complete::engine::ArgValueCandidates;
 
 use super::client::{self, DaemonSocket};
 use crate::candidates;
 use crate::control::messages::InitRequest;
-use crate::daemon::options::{backend, inject_speed, kernel_buffer, mode, number};
+use crate::daemon::options::{backend, inject_speed, kernel_buffer, mode, number, workers};
 use crate::failure::Failure;
 use crate::output;
 use crate::sources;
@@ -47,6 +47,11 @@ pub(super) struct Init {
     /// [default: as the daemon's --backend]
     #[arg(long, value_name = "BACKEND", value_parser = backend())]
     pub(super) backend: Option<InterfaceBackend>,
+
+    /// Threads that take its packets: a number, auto, or 4:cpu, 4:qm
+    /// [default: as the daemon's --workers]
+    #[arg(long, value_name = "WORKERS", value_parser = workers, allow_negative_numbers = true)]
+    pub(super) workers: Option<Workers>,
 
     /// How fast frames that are injected into a tap or tun device go: a factor of their original
     /// speed, or max [default: as the daemon's --inject-speed]
@@ -101,6 +106,7 @@ pub(super) fn run(init: &Init, daemon: &DaemonSocket) -> Result<(), Failure> {
         promiscuous: init.no_promiscuous.then_some(false),
         kernel_buffer: init.kernel_buffer,
         backend: init.backend.map(|backend| backend.word().to_owned()),
+        workers: init.workers.map(|workers| workers.to_string()),
         inject_speed: init.inject_speed.map(|speed| speed.to_string()),
     };
     let answer = client::with(daemon, |mut client| async move {

@@ -252,6 +252,9 @@ impl ConfigurationReader<'_> {
         if let Some(speed) = &raw.inject_speed {
             settings.inject_speed = speed.get_ref().0;
         }
+        if let Some(workers) = &raw.workers {
+            settings.workers = workers.get_ref().0;
+        }
         if let Some(backend) = &raw.backend {
             settings.backend = backend.get_ref().0;
         }

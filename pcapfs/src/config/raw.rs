@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::values::{
     BackendWord, Mode, OverlapWord, PrecisionWord, Size, SpeedWord, UrgentWord, UserOrGroup,
+    WorkersWord,
 };
 
 /// The whole file.
@@ -61,6 +62,7 @@ pub(super) struct DefaultsTable {
     pub(super) ring: Option<Spanned<Size>>,
     pub(super) kernel_buffer: Option<Spanned<Size>>,
     pub(super) backend: Option<Spanned<BackendWord>>,
+    pub(super) workers: Option<Spanned<WorkersWord>>,
     pub(super) inject_speed: Option<Spanned<SpeedWord>>,
     pub(super) export_keys: Option<Spanned<bool>>,
     pub(super) precision: Option<Spanned<PrecisionWord>>,
@@ -92,6 +94,7 @@ pub(super) struct CaptureTable {
     ring: Option<Spanned<Size>>,
     kernel_buffer: Option<Spanned<Size>>,
     backend: Option<Spanned<BackendWord>>,
+    workers: Option<Spanned<WorkersWord>>,
     inject_speed: Option<Spanned<SpeedWord>>,
     export_keys: Option<Spanned<bool>>,
     precision: Option<Spanned<PrecisionWord>>,
@@ -116,6 +119,7 @@ impl CaptureTable {
             ring: one.ring,
             kernel_buffer: one.kernel_buffer,
             backend: one.backend,
+            workers: one.workers,
             inject_speed: one.inject_speed,
             export_keys: one.export_keys,
             precision: one.precision,
@@ -140,7 +144,7 @@ mod tests {
     fn a_capture_can_set_all_that_has_a_default() {
         // Here a key of `DefaultsTable` that `CaptureTable` lacks would be an unknown key.
         let text = "snaplen = 1\nring = 2\nprecision = \"nano\"\nowner = 3\ngroup = 4\nmode = 5\n\
-                    promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nbackend = \"libpcap\"\ninject_speed = 0.5\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
+                    promiscuous = false\nexport_keys = true\nflow_memory = 6\nkernel_buffer = 8\nbackend = \"libpcap\"\nworkers = 2\ninject_speed = 0.5\nmax_flows = 7\ntunnels = true\nvlan_flows = true\noverlap = \"last\"\nurgent = \"inline\"\n";
         let plain: DefaultsTable = toml::from_str(text).unwrap();
         let capture: CaptureTable = toml::from_str(text).unwrap();
         let described = format!("{:?}", capture.settings());

@@ -1,6 +1,6 @@
 //! Configurations, and the errors for wrong ones.
 
-use capture::source::InterfaceBackend;
+use capture::source::{InterfaceBackend, Workers};
 use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
 
@@ -15,6 +15,7 @@ fn base() -> CaptureSettings {
         kernel_buffer: None,
         inject_speed: capture::injection::InjectSpeed::default(),
         backend: InterfaceBackend::default(),
+        workers: Workers::ONE,
         export_keys: true,
         flows: flow::FlowOptions::default(),
         permissions: Permissions { uid: 0, gid: 0, mode: 0o750 },
@@ -80,9 +81,9 @@ fn the_service_for_other_machines_is_read() {
 fn every_setting_is_read() {
     let config = read(
         "socket = \"/run/p.sock\"\nring_dir = \"/r\"\nstate = \"/s\"\n\
-         [defaults]\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
+         [defaults]\nworkers = 2\nring = \"4M\"\nmode = \"0700\"\nmax_flows = 100\n\
          [[capture]]\nalias = \"web\"\nsource = \"eth0\"\nfilter = \"tcp port 80\"\n\
-         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nbackend = \"libpcap\"\ninject_speed = 2.5\nexport_keys = false\n\
+         snaplen = 100\npromiscuous = false\nring = 1048576\nkernel_buffer = \"3M\"\nbackend = \"libpcap\"\nworkers = \"3:cpu\"\ninject_speed = 2.5\nexport_keys = false\n\
          precision = \"micro\"\nowner = 7\ngroup = \"root\"\n\
          mode = 0o770\nflow_memory = \"8M\"\ntunnels = false\nvlan_flows = false\noverlap = \"last\"\nurgent = \"inline\"\n\
          [[capture]]\nsource = \"\"\n[[capture]]\nsource = \"file:/t.pcap\"\n",
@@ -98,6 +99,8 @@ fn every_setting_is_read() {
     assert_eq!((spec.kernel_buffer, any.spec.kernel_buffer), (Some(3 << 20), None));
     let speeds = [spec.inject_speed, any.spec.inject_speed].map(|speed| speed.to_string());
     assert_eq!(speeds, ["2.5", "1.0"]);
+    let workers = [spec.workers, any.spec.workers].map(|workers| workers.to_string());
+    assert_eq!(workers, ["3:cpu", "2"]);
     let backends = [spec.backend, any.spec.backend];
     assert_eq!(backends, [InterfaceBackend::Libpcap, InterfaceBackend::AfPacket]);
     assert_eq!((spec.precision, &spec.ring_dir), (Precision::Micro, &PathBuf::from("/r")));
@@ -139,6 +142,8 @@ fn mistakes_have_a_line_and_a_remedy() {
         (capture("ring = 1.5"), &["f.toml:4: ", "1.5 is no whole number"]),
         (capture("kernel_buffer = \"4G\""), &["f.toml:4: ", "kernel_buffer: 4294967296", "2047M"]),
         (capture("backend = \"xdp\""), &["f.toml:4: ", "'xdp'", "\"af_packet\" or \"libpcap\""]),
+        (capture("workers = 0"), &["f.toml:4: ", "'0'", "1 to 64 or auto"]),
+        (capture("workers = \"4:rss\""), &["f.toml:4: ", "'4:rss'", "4:cpu or 4:qm"]),
         (capture("snaplen = 262145"), &["f.toml:4: ", "262145"]),
         (capture("ring = \"64X\""), &["f.toml:4: ", "'64X' is no size"]),
         (capture("ring = -5"), &["f.toml:4: ", "-5 is below 0"]),

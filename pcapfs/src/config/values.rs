@@ -3,7 +3,7 @@
 use std::fmt;
 
 use capture::injection::InjectSpeed;
-use capture::source::InterfaceBackend;
+use capture::source::{InterfaceBackend, Workers};
 use protocol::tcp::{Policy, Urgent};
 use protocol::time::Precision;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
@@ -32,6 +32,10 @@ pub(super) struct PrecisionWord(pub(super) Precision);
 /// [`InterfaceBackend`], as it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct BackendWord(pub(super) InterfaceBackend);
+
+/// [`Workers`], as they are written: a number, or a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WorkersWord(pub(super) Workers);
 
 /// [`InjectSpeed`], as it is written: a number, or `"max"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +100,17 @@ macro_rules! written {
     )*};
 }
 
-written!(Size, Mode, UserOrGroup, PrecisionWord, BackendWord, SpeedWord, OverlapWord, UrgentWord);
+written!(
+    Size,
+    Mode,
+    UserOrGroup,
+    PrecisionWord,
+    BackendWord,
+    WorkersWord,
+    SpeedWord,
+    OverlapWord,
+    UrgentWord
+);
 
 impl Written for Size {
     const EXPECTED: &str = "a size, such as \"64M\"";
@@ -142,6 +156,19 @@ impl Written for UserOrGroup {
         // The largest number means "no change" to chown(2).
         let id = u32::try_from(number).ok().filter(|id| *id != u32::MAX);
         id.map(Self::Number).ok_or_else(|| format!("{number} is no user or group"))
+    }
+}
+
+impl Written for WorkersWord {
+    const EXPECTED: &str = "a number, \"auto\" or \"4:cpu\"";
+
+    fn from_word(word: &str) -> Result<Self, String> {
+        let workers = Workers::parse(word).map(Self);
+        workers.ok_or_else(|| format!("'{word}' are no threads (write {})", Workers::EXPECTED))
+    }
+
+    fn from_number(number: u64) -> Result<Self, String> {
+        Self::from_word(&number.to_string())
     }
 }
 

@@ -160,6 +160,7 @@ impl control_server::Control for Service {
             promiscuous: asked.promiscuous,
             kernel_buffer: asked.kernel_buffer,
             backend: asked.backend,
+            workers: asked.workers,
             inject_speed: asked.inject_speed,
         };
         let made = carry_out(&self.registry, peer, move |registry, peer| {

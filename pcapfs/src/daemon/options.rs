@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use capture::injection::InjectSpeed;
-use capture::source::InterfaceBackend;
+use capture::source::{InterfaceBackend, Workers};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap_complete::engine::ArgValueCandidates;
@@ -79,6 +79,12 @@ pub(crate) struct MountArguments {
     /// also receives what is not Ethernet
     #[arg(long, value_name = "BACKEND", value_parser = backend(), default_value = "af_packet")]
     pub(crate) backend: InterfaceBackend,
+
+    /// Threads that take the packets of each interface: a number, or auto for one for each processor.
+    /// 4:cpu and 4:qm distribute packets by processor or by queue of the card, not by flow
+    #[arg(long, value_name = "WORKERS", value_parser = workers, default_value = "1",
+          allow_negative_numbers = true)]
+    pub(crate) workers: Workers,
 
     /// How fast frames that are written into inject.pcap of a tap or tun device go into the kernel: a
     /// factor of their original speed, or max for no gaps
@@ -203,6 +209,12 @@ pub(crate) fn kernel_buffer(text: &str) -> Result<u64, String> {
 pub(crate) fn backend() -> impl TypedValueParser<Value = InterfaceBackend> {
     PossibleValuesParser::new(InterfaceBackend::WORDS)
         .map(|word| InterfaceBackend::parse(&word).unwrap_or_default())
+}
+
+/// Reads the value of `--workers`.
+pub(crate) fn workers(text: &str) -> Result<Workers, String> {
+    let workers = Workers::parse(text);
+    workers.ok_or_else(|| format!("'{text}' are no threads (write {})", Workers::EXPECTED))
 }
 
 /// Reads the value of `--inject-speed`.

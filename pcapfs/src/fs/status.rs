@@ -7,7 +7,7 @@ use capture::flow;
 use capture::injection::InjectionStatus;
 use capture::own_transport::{OwnTransport, OwnTuple};
 use capture::pipeline::{self, ByteCounters, CaptureState, PacketCounters, Rate};
-use capture::source::{InterfaceBackend, SourceName};
+use capture::source::SourceName;
 use protocol::json;
 use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
@@ -32,6 +32,8 @@ struct CaptureStatus<'a> {
     source: String,
     interface: Option<String>,
     backend: Option<&'static str>,
+    /// Number of threads that take the packets of its interface.
+    workers: Option<u32>,
     filter: Option<&'a str>,
     state: CaptureState,
     error: Option<String>,
@@ -195,6 +197,7 @@ pub(crate) fn of_capture(
         || spec.source.savefile_path().is_some()
         || spec.source.external().is_some_and(|source| source.interface().is_some());
     let interface = store.interface(0).filter(|_| has_interface);
+    let reception = capture.reception();
     let status = CaptureStatus {
         id: entry.id.saturating_add(1),
         alias: &spec.alias,
@@ -204,7 +207,8 @@ pub(crate) fn of_capture(
             SourceName::Several(_) => Some(spec.source.to_string()),
             _ => interface.and_then(|interface| interface.name),
         },
-        backend: capture.backend().map(InterfaceBackend::word),
+        backend: reception.map(|reception| reception.backend.word()),
+        workers: reception.map(|reception| reception.workers),
         filter: spec.filter.as_deref(),
         state: condition.state,
         error: condition.error,

@@ -48,6 +48,7 @@ impl Scene {
             kernel_buffer: None,
             inject_speed: capture::injection::InjectSpeed::default(),
             backend: capture::source::InterfaceBackend::default(),
+            workers: capture::source::Workers::ONE,
             export_keys: true,
             ring_dir: directory.path().to_owned(),
             flows: capture::flow::FlowOptions::default(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use capture::injection::InjectSpeed;
 use capture::pipeline::{DEFAULT_SNAPLEN, is_alias};
 use capture::ring::{Geometry, Permissions};
-use capture::source::{InterfaceBackend, SourceName};
+use capture::source::{InterfaceBackend, SourceName, Workers};
 
 use super::{Origin, Planned, Refusal, Registry, forget_ring, not_kept};
 use crate::fs::access::{Caller, PermissionBit};
@@ -36,6 +36,8 @@ pub(crate) struct InitOrder {
     /// As it is written.
     pub(crate) backend: Option<String>,
     /// As it is written.
+    pub(crate) workers: Option<String>,
+    /// As it is written.
     pub(crate) inject_speed: Option<String>,
 }
 
@@ -55,6 +57,12 @@ impl InitOrder {
             let words = InterfaceBackend::WORDS.join(" or ");
             settings.backend = InterfaceBackend::parse(word).ok_or_else(|| {
                 Refusal::Wrong(format!("--backend {word}: no such backend (write {words})"))
+            })?;
+        }
+        if let Some(word) = &self.workers {
+            settings.workers = Workers::parse(word).ok_or_else(|| {
+                let expected = Workers::EXPECTED;
+                Refusal::Wrong(format!("--workers {word}: no such threads (write {expected})"))
             })?;
         }
         if let Some(word) = &self.inject_speed {
@@ -167,6 +175,9 @@ impl Registry {
             if order.backend.is_some() {
                 notes.push(format!("the backend is that of {}", entry.alias()));
             }
+            if order.workers.is_some() {
+                notes.push(format!("the threads are those of {}", entry.alias()));
+            }
             if order.inject_speed.is_some() {
                 notes.push(format!("the speed of injection is that of {}", entry.alias()));
             }
@@ -186,6 +197,7 @@ impl Registry {
             is_default_ring: spec.is_default_ring,
             kernel_buffer: spec.kernel_buffer,
             backend: order.backend.clone(),
+            workers: order.workers.clone(),
             inject_speed: order.inject_speed.clone(),
             permissions: permissions.into(),
         };

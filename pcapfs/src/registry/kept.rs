@@ -6,7 +6,7 @@ use std::sync::Weak;
 
 use capture::injection::InjectSpeed;
 use capture::pipeline::is_alias;
-use capture::source::{InterfaceBackend, SourceName};
+use capture::source::{InterfaceBackend, SourceName, Workers};
 use nix::fcntl::{Flock, FlockArg};
 
 use super::rings::with_rings;
@@ -39,6 +39,10 @@ impl Registry {
                     .backend
                     .and_then(|word| InterfaceBackend::parse(&word))
                     .unwrap_or(settings.backend),
+                workers: saved
+                    .workers
+                    .and_then(|word| Workers::parse(&word))
+                    .unwrap_or(settings.workers),
                 inject_speed: saved
                     .inject_speed
                     .and_then(|word| InjectSpeed::parse(&word))

@@ -94,6 +94,9 @@ pub(super) struct SavedCapture {
     pub(super) backend: Option<String>,
     /// As it is written; `None` for the daemon's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) workers: Option<String>,
+    /// As it is written; `None` for the daemon's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) inject_speed: Option<String>,
     pub(super) permissions: SavedPermissions,
 }
@@ -403,6 +406,7 @@ mod tests {
             is_default_ring: false,
             kernel_buffer: Some(4 << 20),
             backend: Some("libpcap".to_owned()),
+            workers: Some("2".to_owned()),
             inject_speed: Some("max".to_owned()),
             permissions: Permissions { uid: 1, gid: 2, mode: 0o750 }.into(),
         }

@@ -106,11 +106,16 @@ fn the_daemon_has_one_capability_and_no_more() {
 #[test]
 fn a_daemon_with_one_capability_captures_with_either_backend() {
     skip_unless!(root, "nsenter");
-    for backend in ["af_packet", "libpcap"] {
+    for (chosen, backend, workers) in [
+        ("backend=af_packet", "af_packet", 1),
+        ("backend=libpcap", "libpcap", 1),
+        ("workers=2", "af_packet", 2),
+    ] {
         let (host, net) = (Host::new(), Net::new());
-        let options = format!("alias=web,ring=1M,backend={backend}");
+        let options = format!("alias=web,ring=1M,{chosen}");
         let _ = net.a.run(|| host.mount(Net::DEVICE, &options)).success();
-        assert_eq!(host.try_status("web").unwrap()["backend"], backend);
+        let status = host.try_status("web").unwrap();
+        assert_eq!((&status["backend"], &status["workers"]), (&backend.into(), &workers.into()));
         let traffic = Traffic::start(net.sender(300), 1_000, 500);
         wait_until("all are stored", 10, || host.count("web", "/packets/stored") == 500);
         drop(traffic);

@@ -9,4 +9,5 @@ mod streams;
 mod support;
 mod tap;
 mod testdata;
+mod workers;
 mod xdp;

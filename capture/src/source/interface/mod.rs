@@ -10,6 +10,7 @@ mod names;
 mod plan;
 mod selection;
 mod several;
+mod shared;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::filter::sees_tags;
 use crate::libpcap;
-use crate::own_transport::{self, OwnPackets};
+use crate::own_transport;
 use crate::ring::Writer;
 use libpcap_reader::{BLOCK_TIMEOUT, LibpcapReader, open_device};
 use names::is_device;
@@ -37,6 +38,7 @@ pub use names::{InterfaceInfo, interfaces, real_name};
 pub(super) use plan::FilterPlan;
 pub(super) use selection::{PacketSelection, ReceivedPacket};
 pub(super) use several::SeveralInterfaces;
+use shared::SharedInterface;
 
 /// The time between two reads of the interface's and the kernel's counters while packets arrive,
 /// and the maximum time from the last packet to such a read.
@@ -104,111 +106,190 @@ struct OpenDevice {
     counters: Option<LinkCounters>,
 }
 
+/// Opens an interface, or [`ANY`], and starts receiving the packets that pass the filter, in as many
+/// threads as the options say.
+///
+/// `name` may be an alternative name of the interface, or a libpcap device such as `nflog:5`. What
+/// libpcap receives is for one thread.
+///
+/// # Errors
+/// [`SourceError`]; nothing stays open.
+pub(super) fn open(
+    name: &str,
+    options: &SourceOptions<'_>,
+) -> Result<Box<dyn Source>, SourceError> {
+    let devices = OpenDevice::open_all(name, options)?;
+    let name = devices.first().map_or_else(|| name.to_owned(), |device| device.name.clone());
+    start(devices, &name, options, None)
+}
+
+/// Opens an interface in another network namespace, see [`open`].
+///
+/// # Errors
+/// [`SourceError`]; nothing stays open.
+pub(super) fn open_inside(
+    place: &NamespacedInterface,
+    options: &SourceOptions<'_>,
+) -> Result<Box<dyn Source>, SourceError> {
+    let name = place.to_string();
+    if let Some(received) = OpenDevice::received_all(place, options) {
+        let (devices, entered) = received?;
+        return start(devices, &name, options, Some(entered));
+    }
+    let opened = place.inside(|| OpenDevice::open_all(place.interface(), options));
+    // Which of the interfaces of this name it is.
+    let (devices, entered) = opened.map_err(|error| error.of_source(&name))?;
+    start(devices, &name, options, Some(entered))
+}
+
+/// Starts receiving from open devices of one interface. The name is for messages.
+fn start(
+    mut devices: Vec<OpenDevice>,
+    name: &str,
+    options: &SourceOptions<'_>,
+    namespace: Option<EnteredNamespace>,
+) -> Result<Box<dyn Source>, SourceError> {
+    if devices.len() > 1 {
+        return Ok(Box::new(SharedInterface::of(devices, name, options, namespace)?));
+    }
+    let why = || "no device was opened".to_owned();
+    let device = devices.pop();
+    let device = device.ok_or_else(|| SourceError::Device { name: name.to_owned(), why: why() })?;
+    Ok(Box::new(Live::of(device, name, options, namespace)?))
+}
+
+/// Takes the packets of an open interface to a ring.
+trait LiveSink {
+    /// Takes the packets that the kernel has handed over, up to a batch, and makes them visible.
+    /// Returns their number.
+    fn batch(&mut self, live: &mut Live) -> Result<usize, SourceError>;
+
+    /// See [`Writer::add_loss`].
+    fn add_loss(&mut self, kernel: u64, interface: u64);
+}
+
+impl LiveSink for Writer {
+    fn batch(&mut self, live: &mut Live) -> Result<usize, SourceError> {
+        live.batch(self)
+    }
+
+    fn add_loss(&mut self, kernel: u64, interface: u64) {
+        Self::add_loss(self, kernel, interface);
+    }
+}
+
 impl Live {
-    /// Opens an interface, or [`ANY`], and starts receiving the packets that pass the filter.
-    ///
-    /// `name` may be an alternative name of the interface, or a libpcap device such as `nflog:5`.
+    /// Opens an interface for one thread, see [`open`].
     ///
     /// # Errors
     /// [`SourceError`]; nothing stays open.
     pub(super) fn open(name: &str, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
         let device = OpenDevice::open(name, options)?;
         let name = device.name.clone();
-        Self::of(device, name, options, None)
-    }
-
-    /// Opens an interface in another network namespace, see [`Live::open`].
-    ///
-    /// # Errors
-    /// [`SourceError`]; nothing stays open.
-    pub(super) fn open_inside(
-        place: &NamespacedInterface,
-        options: &SourceOptions<'_>,
-    ) -> Result<Self, SourceError> {
-        let name = place.to_string();
-        if let Some(received) = place.received() {
-            let (sockets, entered) = received?;
-            let device = OpenDevice::received(sockets, place, options)?;
-            return Self::of(device, name, options, Some(entered));
-        }
-        let (device, entered) =
-            place.inside(|| OpenDevice::open(place.interface(), options)).map_err(|error| {
-                // Which of the interfaces of this name it is.
-                error.of_source(&name)
-            })?;
-        Self::of(device, name, options, Some(entered))
+        Self::of(device, &name, options, None)
     }
 
     /// Starts receiving from an open device. The name is for messages.
     fn of(
         device: OpenDevice,
-        name: String,
+        name: &str,
         options: &SourceOptions<'_>,
         namespace: Option<EnteredNamespace>,
     ) -> Result<Self, SourceError> {
-        let OpenDevice { socket, name: device, counters } = device;
-        let SourceOptions { filter, snaplen, promiscuous, kernel_buffer, .. } = *options;
+        let SourceOptions { snaplen, promiscuous, kernel_buffer, .. } = *options;
         // Marks and addresses mean something else in another namespace.
         let is_here = namespace.as_ref().is_none_or(EnteredNamespace::is_own);
-        let expression = filter.unwrap_or_default();
-        let (live, link_type) = match &socket {
-            OpenSocket::PacketV3(socket, compiler) => (compiler.as_ref(), socket.link_type()),
-            OpenSocket::Libpcap(capture, link_type) => {
-                (Some(capture).filter(|_| sees_tags(expression)), *link_type)
-            }
-        };
-        let mut plan = FilterPlan::new(expression, live, link_type, snaplen, &name)?;
-        plan.set_mark(own_transport::mark().filter(|_| is_here && !is_device(&device)));
+        let plan = device.plan(name, options, is_here)?;
+        let OpenDevice { socket, name: device, counters } = device;
+        let link_type = socket.link_type();
         let (reader, is_coarse) = match socket {
             OpenSocket::PacketV3(socket, _) => {
                 let started = socket.start(&plan, promiscuous, kernel_buffer);
-                let (reader, is_coarse) = started.map_err(|error| refused(&name, error))?;
+                let (reader, is_coarse) = started.map_err(|error| refused(name, error))?;
                 (InterfaceReader::PacketV3(Box::new(reader)), is_coarse)
             }
             OpenSocket::Libpcap(capture, link_type) => {
-                let reader = LibpcapReader::new((capture, link_type), &plan, &device, &name)?;
+                let reader = LibpcapReader::new((capture, link_type), &plan, &device, name)?;
                 (InterfaceReader::Libpcap(reader), plan.is_coarse())
             }
         };
-        let fine = is_coarse.then(|| plan.into_filter());
-        let own = is_here.then(OwnPackets::new);
+        let selection = PacketSelection::for_plan(&plan, link_type, snaplen, (is_coarse, is_here));
+        Ok(Self::new(reader, name.to_owned(), selection, (counters, namespace)))
+    }
+
+    /// An interface that receives. The counters begin now.
+    fn new(
+        reader: InterfaceReader,
+        name: String,
+        selection: PacketSelection,
+        (counters, namespace): (Option<LinkCounters>, Option<EnteredNamespace>),
+    ) -> Self {
+        let now = Instant::now();
         let mut live = Self {
             reader,
             name,
-            selection: PacketSelection::new(link_type, snaplen, fine, own),
-            interface_drops: 0,
+            selection,
             counters,
-            statistics_read: Instant::now(),
+            interface_drops: 0,
+            statistics_read: now,
             uncounted: true,
             namespace,
-            namespace_seen: Instant::now(),
+            namespace_seen: now,
         };
         live.interface_drops = live.count_interface_drops();
         // Packets dropped before the filter was in place are no loss of this capture.
         let _ = live.take_kernel_drops();
-        Ok(live)
+        live
     }
 
     /// Takes the packets that the kernel has handed over, up to a batch, and publishes them.
     fn batch(&mut self, writer: &mut Writer) -> Result<usize, SourceError> {
         let Self { reader, selection, .. } = self;
-        let take = |packet: ReceivedPacket<'_>| selection.store(writer, packet);
         let taken = match reader {
-            InterfaceReader::PacketV3(reader) => {
-                let (taken, damaged) = reader.batch(take);
-                if damaged > 0 {
-                    writer.add_loss(damaged, 0);
-                }
-                if taken > 0 { Ok(taken) } else { reader.failure().map_or(Ok(0), Err) }
+            InterfaceReader::PacketV3(reader) => store_block(reader, selection, writer),
+            InterfaceReader::Libpcap(reader) => {
+                reader.batch(|packet| selection.store(writer, packet))
             }
-            InterfaceReader::Libpcap(reader) => reader.batch(take),
         };
         self.selection.publish(writer);
         taken.map_err(|why| SourceError::Lost { name: self.name.clone(), why })
     }
 
+    /// Takes packets until `control` orders a stop. Calls `look` after each batch, and at least every
+    /// few seconds on an idle link.
+    fn fill<S: LiveSink>(
+        &mut self,
+        sink: &mut S,
+        control: &SourceControl,
+        mut look: impl FnMut(&mut S),
+    ) -> Result<(), SourceError> {
+        let mut idle_looks: u32 = 0;
+        while !control.must_stop() {
+            let idle = sink.batch(self)? == 0;
+            self.uncounted |= !idle;
+            if self.statistics_read.elapsed() >= STATISTICS_INTERVAL {
+                self.account(sink);
+            }
+            look(sink);
+            self.check_namespace()?;
+            idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
+            if idle {
+                let long = if idle_looks > IDLE_LOOKS { LONG_IDLE } else { IDLE };
+                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { long });
+            }
+        }
+        // The packets that the kernel has collected so far come with its next blocks.
+        let deadline = Instant::now() + 2 * self.reader.delay();
+        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+            self.wait(control, left);
+            sink.batch(self)?;
+        }
+        self.account(sink);
+        Ok(())
+    }
+
     /// Adds the losses since the last call to the ring's counters.
-    fn account(&mut self, writer: &Writer) {
+    fn account(&mut self, sink: &mut impl LiveSink) {
         self.statistics_read = Instant::now();
         self.uncounted = false;
         self.selection.tidy();
@@ -218,7 +299,7 @@ impl Live {
         let interface = drops.saturating_sub(self.interface_drops);
         self.interface_drops = drops;
         if kernel + interface > 0 {
-            writer.add_loss(kernel, interface);
+            sink.add_loss(kernel, interface);
         }
     }
 
@@ -252,6 +333,29 @@ impl Live {
         let timeout = PollTimeout::try_from(time.max(Duration::from_millis(1)));
         control.wait_for(self.reader.socket(), timeout.unwrap_or(PollTimeout::MAX));
     }
+}
+
+/// Puts the packets of the next block into the ring. Returns their number.
+///
+/// # Errors
+/// Why the socket receives nothing more, as text for people.
+fn store_block(
+    reader: &mut PacketReader,
+    selection: &mut PacketSelection,
+    writer: &mut Writer,
+) -> Result<usize, String> {
+    let Some(block) = reader.next_block() else {
+        return reader.failure().map_or(Ok(0), Err);
+    };
+    let mut taken = 0;
+    let damaged = block.for_each(|packet| {
+        selection.store(writer, packet);
+        taken += 1;
+    });
+    if damaged > 0 {
+        writer.add_loss(damaged, 0);
+    }
+    Ok(taken)
 }
 
 /// The error for a packet socket that the system refuses.
@@ -289,7 +393,50 @@ impl InterfaceReader {
     }
 }
 
+impl OpenSocket {
+    fn link_type(&self) -> LinkType {
+        match self {
+            Self::PacketV3(socket, _) => socket.link_type(),
+            Self::Libpcap(_, link_type) => *link_type,
+        }
+    }
+}
+
 impl OpenDevice {
+    /// Opens an interface once for each thread that is to take its packets, in the namespace of this
+    /// thread.
+    fn open_all(name: &str, options: &SourceOptions<'_>) -> Result<Vec<Self>, SourceError> {
+        let first = Self::open(name, options)?;
+        let mut devices = vec![first];
+        if devices.iter().all(|device| matches!(device.socket, OpenSocket::PacketV3(..))) {
+            // The filter is compiled once.
+            let plain = SourceOptions { filter: None, ..*options };
+            for _ in 1..options.workers.number() {
+                devices.push(Self::open(name, &plain)?);
+            }
+        }
+        Ok(devices)
+    }
+
+    /// The filter of a capture, for packets of this device. `name` is for messages; `is_here` says
+    /// whether the device is in the network namespace of this process.
+    fn plan(
+        &self,
+        name: &str,
+        options: &SourceOptions<'_>,
+        is_here: bool,
+    ) -> Result<FilterPlan, SourceError> {
+        let expression = options.filter.unwrap_or_default();
+        let live = match &self.socket {
+            OpenSocket::PacketV3(_, compiler) => compiler.as_ref(),
+            OpenSocket::Libpcap(capture, _) => Some(capture).filter(|_| sees_tags(expression)),
+        };
+        let link_type = self.socket.link_type();
+        let mut plan = FilterPlan::new(expression, live, link_type, options.snaplen, name)?;
+        plan.set_mark(own_transport::mark().filter(|_| is_here && !is_device(&self.name)));
+        Ok(plan)
+    }
+
     /// Opens an interface, or [`ANY`], in the namespace of this thread.
     fn open(name: &str, options: &SourceOptions<'_>) -> Result<Self, SourceError> {
         let name = real_name(name)?;
@@ -300,6 +447,34 @@ impl OpenDevice {
             .transpose()
             .map_err(|errno| SourceError::System { name: name.clone(), error: errno.into() })?;
         Ok(Self { socket, name, counters })
+    }
+
+    /// Takes over sockets of an interface for each thread that is to take its packets, see
+    /// [`received`](Self::received); `None` if this process enters namespaces itself.
+    fn received_all(
+        place: &NamespacedInterface,
+        options: &SourceOptions<'_>,
+    ) -> Option<Result<(Vec<Self>, EnteredNamespace), SourceError>> {
+        let (sockets, entered) = match place.received()? {
+            Ok(received) => received,
+            Err(error) => return Some(Err(error)),
+        };
+        let open = || {
+            let identity = sockets.identity;
+            let mut devices = vec![Self::received(sockets, place, options)?];
+            let plain = SourceOptions { filter: None, ..*options };
+            for _ in 1..options.workers.number() {
+                let Some(received) = place.received() else { break };
+                let (sockets, _) = received?;
+                if sockets.identity != identity {
+                    let why = "the namespace was exchanged just now".to_owned();
+                    return Err(SourceError::Lost { name: place.to_string(), why });
+                }
+                devices.push(Self::received(sockets, place, &plain)?);
+            }
+            Ok((devices, entered))
+        };
+        Some(open())
     }
 
     /// Takes over the sockets of an interface, or [`ANY`], in a namespace that this process may not
@@ -387,29 +562,10 @@ impl Source for Live {
         control: &SourceControl,
         observer: &mut dyn Observer,
     ) -> Result<SourceEnd, SourceError> {
-        let mut idle_looks: u32 = 0;
-        while !control.must_stop() {
+        self.fill(writer, control, |writer| {
             control.clear_if_ordered(|| writer.clear());
-            let idle = self.batch(writer)? == 0;
-            self.uncounted |= !idle;
-            if self.statistics_read.elapsed() >= STATISTICS_INTERVAL {
-                self.account(writer);
-            }
             observer.tick(writer);
-            self.check_namespace()?;
-            idle_looks = if idle { idle_looks.saturating_add(1) } else { 0 };
-            if idle {
-                let long = if idle_looks > IDLE_LOOKS { LONG_IDLE } else { IDLE };
-                self.wait(control, if self.uncounted { STATISTICS_INTERVAL } else { long });
-            }
-        }
-        // The packets that the kernel has collected so far come with its next blocks.
-        let deadline = Instant::now() + 2 * self.reader.delay();
-        while let Some(left) = deadline.checked_duration_since(Instant::now()) {
-            self.wait(control, left);
-            self.batch(writer)?;
-        }
-        self.account(writer);
+        })?;
         Ok(SourceEnd::Stopped)
     }
 }

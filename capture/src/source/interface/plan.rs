@@ -78,7 +78,7 @@ impl FilterPlan {
     }
 
     /// The filter, to apply it to packets in this process.
-    pub(super) fn into_filter(self) -> Filter {
-        self.filter
+    pub(super) const fn filter(&self) -> &Filter {
+        &self.filter
     }
 }

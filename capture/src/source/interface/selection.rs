@@ -3,9 +3,10 @@
 use protocol::linktype::LinkType;
 use protocol::time::Timestamp;
 
+use super::FilterPlan;
 use crate::filter::Filter;
 use crate::own_transport::OwnPackets;
-use crate::ring::{Append, Writer};
+use crate::ring::{Append, RingNumber, Writer};
 use crate::store::NoteRef;
 
 /// A packet as it was received.
@@ -47,6 +48,19 @@ impl PacketSelection {
         Self { link_type, snaplen, filter, own, joined: Vec::new(), excluded: 0 }
     }
 
+    /// The choice for a capture with this filter, which keeps `snaplen` bytes of a packet. The kernel
+    /// accepts more packets than the filter if `is_coarse`; only packets of this network namespace
+    /// can be our own.
+    pub(super) fn for_plan(
+        plan: &FilterPlan,
+        link_type: LinkType,
+        snaplen: u32,
+        (is_coarse, is_here): (bool, bool),
+    ) -> Self {
+        let filter = is_coarse.then(|| plan.filter().clone());
+        Self::new(link_type, snaplen, filter, is_here.then(OwnPackets::new))
+    }
+
     /// The link type of the packets.
     pub(in crate::source) const fn link_type(&self) -> LinkType {
         self.link_type
@@ -66,26 +80,11 @@ impl PacketSelection {
         packet: ReceivedPacket<'_>,
         note: NoteRef<'_>,
     ) {
-        let ReceivedPacket { time, original_len, is_cut, front, data } = packet;
-        if is_cut {
-            self.excluded += 1;
+        if !self.takes(writer.ring().number(), packet) {
             return;
         }
-        let Self { filter, own, joined, .. } = self;
-        if filter.is_some() || own.as_ref().is_some_and(OwnPackets::is_needed) {
-            let whole = joined_of(front, data, joined);
-            if filter.as_ref().is_some_and(|filter| !filter.matches(original_len, whole)) {
-                return;
-            }
-            let (ring, what) = (writer.ring().number(), (self.link_type, original_len));
-            if own.as_mut().is_some_and(|own| own.has(ring, what, time, whole)) {
-                self.excluded += 1;
-                return;
-            }
-        }
-        let snaplen = self.snaplen as usize;
-        let front = front.get(..snaplen).unwrap_or(front);
-        let data = data.get(..snaplen - front.len()).unwrap_or(data);
+        let [front, data] = self.kept(packet);
+        let ReceivedPacket { time, original_len, .. } = packet;
         let stored = if note.is_empty() || !front.is_empty() {
             writer.append_joined(time, original_len, [front, data])
         } else {
@@ -95,9 +94,49 @@ impl PacketSelection {
         let (Append::Stored | Append::Oversize) = stored;
     }
 
+    /// Returns true if a packet is for this capture. Counts it if it is one of our own connections.
+    #[inline]
+    pub(in crate::source) fn takes(
+        &mut self,
+        ring: RingNumber,
+        packet: ReceivedPacket<'_>,
+    ) -> bool {
+        let ReceivedPacket { time, original_len, is_cut, front, data } = packet;
+        if is_cut {
+            self.excluded += 1;
+            return false;
+        }
+        let Self { filter, own, joined, .. } = self;
+        if filter.is_none() && !own.as_ref().is_some_and(OwnPackets::is_needed) {
+            return true;
+        }
+        let whole = joined_of(front, data, joined);
+        if filter.as_ref().is_some_and(|filter| !filter.matches(original_len, whole)) {
+            return false;
+        }
+        let what = (self.link_type, original_len);
+        let is_own = own.as_mut().is_some_and(|own| own.has(ring, what, time, whole));
+        self.excluded += u64::from(is_own);
+        !is_own
+    }
+
+    /// The bytes of a packet that are stored, in two parts.
+    #[inline]
+    pub(in crate::source) fn kept<'a>(&self, packet: ReceivedPacket<'a>) -> [&'a [u8]; 2] {
+        let ReceivedPacket { front, data, .. } = packet;
+        let snaplen = self.snaplen as usize;
+        let front = front.get(..snaplen).unwrap_or(front);
+        [front, data.get(..snaplen - front.len()).unwrap_or(data)]
+    }
+
+    /// Packets of our own connections since the last call.
+    pub(in crate::source) const fn take_excluded(&mut self) -> u64 {
+        std::mem::replace(&mut self.excluded, 0)
+    }
+
     /// Makes the stored packets visible, and counts those that were left out.
     pub(in crate::source) fn publish(&mut self, writer: &mut Writer) {
-        let excluded = std::mem::take(&mut self.excluded);
+        let excluded = self.take_excluded();
         if excluded > 0 {
             writer.add_excluded(excluded);
         }

@@ -16,7 +16,7 @@ use super::{IDLE, LONG_IDLE, Live, STATISTICS_INTERVAL, real_name};
 use crate::ring::{MAX_INTERFACES, Writer};
 use crate::source::{
     ANY, InterfaceBackend, Observer, Rest, Source, SourceControl, SourceEnd, SourceError,
-    SourceOptions,
+    SourceOptions, Workers,
 };
 use crate::store::{Interface, Store as _};
 
@@ -64,6 +64,7 @@ impl Reopening {
             promiscuous: self.promiscuous,
             kernel_buffer: self.kernel_buffer,
             backend: self.backend,
+            workers: Workers::ONE,
             export_keys: false,
             injection: None,
         };

@@ -142,6 +142,38 @@ pub(super) fn set_promiscuous(socket: BorrowedFd<'_>, interface: u32) -> io::Res
     set_option(socket, PACKET_ADD_MEMBERSHIP, &membership)
 }
 
+/// Makes a packet socket, which is bound, one of those that share the packets of an interface. `id`
+/// is the number of their group; with `None` the kernel chooses one that no other group of this
+/// network namespace has (`PACKET_FANOUT_FLAG_UNIQUEID`). Returns the number.
+///
+/// # Errors
+/// The errors of setsockopt(2) and getsockopt(2).
+pub(super) fn join_fanout(
+    socket: BorrowedFd<'_>,
+    mode: libc::c_uint,
+    id: Option<u16>,
+) -> io::Result<u16> {
+    let flags = if id.is_none() { libc::PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
+    let wanted: c_int = c_int::try_from((mode | flags) << 16 | u32::from(id.unwrap_or(0)))
+        .map_err(|_| io::ErrorKind::InvalidInput)?;
+    set_option(socket, libc::PACKET_FANOUT, &wanted)?;
+    let mut got: c_int = 0;
+    let mut len = socklen_t::try_from(size_of_val(&got)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `len` bytes to `got`, which has that size, and the length to
+    // `len`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_FANOUT,
+            (&raw mut got).cast(),
+            &raw mut len,
+        )
+    };
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "its lower half")]
+    if result == 0 { Ok(got as u16) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Binds a packet socket to an interface, or with 0 to all. It receives packets of this `protocol`
 /// from then on, in the order of this machine; with 0 none.
 ///

@@ -24,12 +24,13 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, socket, sockopt};
 use protocol::linktype::LinkType;
 
+use super::Fanout;
 use super::interface::{FilterPlan, ReceivedPacket};
 use crate::filter::marked::CUT_LEN;
 use crate::libpcap::{self, Instruction};
 use block::BlockPackets;
 use cooked::{LOOPBACK, WholePacket, without_header, without_loops};
-use mapped::{BlockGeometry, BlockRing};
+use mapped::{BlockGeometry, BlockRing, HeldBlock};
 
 /// Milliseconds after which the kernel hands over a block that is not full: for the first
 /// [`QUICK_SOCKETS`] of this process, and for the others.
@@ -151,9 +152,34 @@ impl QuietSocket {
         promiscuous: bool,
         kernel_buffer: u64,
     ) -> io::Result<(PacketReader, bool)> {
+        let attached = attach(self.as_fd(), self.interface, plan)?;
+        let reader = self.bind(promiscuous, kernel_buffer)?;
+        Ok((PacketReader { cuts: attached.cuts, ..reader }, attached.is_coarse))
+    }
+
+    /// Becomes one of the sockets that share the packets of the interface. It receives nothing
+    /// before [`JoinedSocket::admit`].
+    ///
+    /// # Errors
+    /// The errors of setsockopt(2), getsockopt(2), mmap(2) and bind(2); ENETDOWN if the interface is
+    /// down.
+    pub(super) fn join(
+        self,
+        group: &mut FanoutGroup,
+        promiscuous: bool,
+        kernel_buffer: u64,
+    ) -> io::Result<JoinedSocket> {
+        // A socket can join only when it is bound, and then it has packets that others have too.
+        libpcap::attach(self.as_fd(), &[Instruction::returning(0)])?;
+        let reader = self.bind(promiscuous, kernel_buffer)?;
+        group.add(reader.socket())?;
+        Ok(JoinedSocket { reader })
+    }
+
+    /// Has the kernel deliver packets that pass the attached filter.
+    fn bind(self, promiscuous: bool, kernel_buffer: u64) -> io::Result<PacketReader> {
         let Self { socket, interface } = self;
         let fd = socket.as_fd();
-        let attached = attach(fd, interface, plan)?;
         let timer = RetireTimer::take();
         let ring = ring_of(fd, kernel_buffer, timer.milliseconds())?;
         if promiscuous && interface != 0 {
@@ -164,15 +190,61 @@ impl QuietSocket {
             0 => {}
             error => return Err(io::Error::from_raw_os_error(error)),
         }
-        let reader =
-            PacketReader { socket, interface, ring, timer, cuts: attached.cuts, down: None };
-        Ok((reader, attached.is_coarse))
+        Ok(PacketReader { socket, interface, ring, timer, cuts: false, down: None })
     }
 }
 
 impl AsFd for QuietSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Packet sockets that share the packets of an interface: each packet goes to one of them.
+///
+/// The kernel never puts fragments together for that (`PACKET_FANOUT_FLAG_DEFRAG`): such a packet
+/// was not on the wire. Nor does a full socket leave packets to the next one
+/// (`PACKET_FANOUT_FLAG_ROLLOVER`), since they would change places.
+#[derive(Debug)]
+pub(super) struct FanoutGroup {
+    mode: Fanout,
+    /// The kernel's number of the group in this network namespace; `None` before the first socket.
+    id: Option<u16>,
+}
+
+impl FanoutGroup {
+    /// A group without sockets.
+    pub(super) const fn new(mode: Fanout) -> Self {
+        Self { mode, id: None }
+    }
+
+    fn add(&mut self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        let mode = match self.mode {
+            Fanout::Hash => libc::PACKET_FANOUT_HASH,
+            Fanout::Cpu => libc::PACKET_FANOUT_CPU,
+            Fanout::Queue => libc::PACKET_FANOUT_QM,
+        };
+        self.id = Some(mapped::join_fanout(socket, mode, self.id)?);
+        Ok(())
+    }
+}
+
+/// A packet socket in a [`FanoutGroup`] that receives nothing yet.
+#[derive(Debug)]
+pub(super) struct JoinedSocket {
+    reader: PacketReader,
+}
+
+impl JoinedSocket {
+    /// Starts receiving, see [`QuietSocket::start`]. Packets before the last socket of the group has
+    /// started may have been for that one.
+    ///
+    /// # Errors
+    /// The errors of setsockopt(2).
+    pub(super) fn admit(self, plan: &FilterPlan) -> io::Result<(PacketReader, bool)> {
+        let Self { reader } = self;
+        let attached = attach(reader.socket(), reader.interface, plan)?;
+        Ok((PacketReader { cuts: attached.cuts, ..reader }, attached.is_coarse))
     }
 }
 
@@ -231,6 +303,44 @@ fn ring_of(socket: BorrowedFd<'_>, kernel_buffer: u64, retire_ms: u32) -> io::Re
     }
 }
 
+/// A block of packets.
+#[derive(Debug)]
+pub(super) struct PacketBlock<'a> {
+    block: HeldBlock<'a>,
+    /// Its packets have no link header.
+    is_cooked: bool,
+    /// Packets with our mark have one byte.
+    cuts: bool,
+}
+
+impl PacketBlock<'_> {
+    /// Calls `take` with each packet, in their order. Returns how many packets could not be read.
+    #[inline]
+    pub(super) fn for_each(&self, mut take: impl FnMut(ReceivedPacket<'_>)) -> u64 {
+        let mut packets = BlockPackets::new(self.block.bytes());
+        for packet in packets.by_ref() {
+            // Few packets have a tag.
+            let whole = match packet.tag {
+                None if !self.is_cooked => WholePacket::plain(&packet),
+                Some(_) if !self.is_cooked => WholePacket::ethernet(&packet),
+                _ => WholePacket::cooked(&packet),
+            };
+            let WholePacket { original_len, front, rest } = whole;
+            take(ReceivedPacket {
+                time: packet.time,
+                original_len,
+                // Other packets are only cut to the snaplen, which is longer.
+                is_cut: self.cuts
+                    && packet.data.len() == CUT_LEN as usize
+                    && packet.original_len > CUT_LEN,
+                front: front.bytes(),
+                data: rest,
+            });
+        }
+        packets.left().into()
+    }
+}
+
 /// A packet socket that receives packets.
 #[derive(Debug)]
 pub(super) struct PacketReader {
@@ -256,35 +366,11 @@ impl PacketReader {
         Duration::from_millis(self.timer.milliseconds().into())
     }
 
-    /// Takes the packets of the next block, if the kernel has handed it over. Returns their number,
-    /// and how many packets of the block could not be read.
-    pub(super) fn batch(&mut self, mut take: impl FnMut(ReceivedPacket<'_>)) -> (usize, u64) {
-        let Some(block) = self.ring.next_block() else { return (0, 0) };
+    /// The next block, if the kernel has handed it over. The kernel gets it back when it is dropped.
+    pub(super) fn next_block(&mut self) -> Option<PacketBlock<'_>> {
+        let block = self.ring.next_block()?;
         self.down = None;
-        let is_cooked = self.interface == 0;
-        let mut packets = BlockPackets::new(block.bytes());
-        let mut taken = 0;
-        for packet in packets.by_ref() {
-            // Few packets have a tag.
-            let whole = match packet.tag {
-                None if !is_cooked => WholePacket::plain(&packet),
-                Some(_) if !is_cooked => WholePacket::ethernet(&packet),
-                _ => WholePacket::cooked(&packet),
-            };
-            let WholePacket { original_len, front, rest } = whole;
-            take(ReceivedPacket {
-                time: packet.time,
-                original_len,
-                // Other packets are only cut to the snaplen, which is longer.
-                is_cut: self.cuts
-                    && packet.data.len() == CUT_LEN as usize
-                    && packet.original_len > CUT_LEN,
-                front: front.bytes(),
-                data: rest,
-            });
-            taken += 1;
-        }
-        (taken, packets.left().into())
+        Some(PacketBlock { block, is_cooked: self.interface == 0, cuts: self.cuts })
     }
 
     /// Why the socket receives nothing more; `None` while it may. To be called while there are no
