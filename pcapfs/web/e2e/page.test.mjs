@@ -136,6 +136,14 @@ test("a transaction: headers, JSON, a picture, downloads", async () => {
     assert.match(copied, /-H 'x-quote: it'\\''s'/);
     assert.match(copied, /--data-raw @\/etc\/passwd/);
     await row(page, "/picture.png").first().click();
+    const unseen = await page.locator(".grid-row:not([hidden]) .bar").evaluateAll(
+      (all) =>
+        all.filter((bar) => {
+          const [own, room] = [bar, bar.parentElement].map((one) => one.getBoundingClientRect());
+          return own.left < room.left - 0.1 || own.right > room.right + 0.1 || own.width < 1;
+        }).length,
+    );
+    assert.equal(unseen, 0, "bars that are outside of the waterfall");
     const frame = page.frameLocator("iframe.picture");
     await frame.locator("img").waitFor();
     await page.screenshot({ path: join(artefacts, "http.png") });

@@ -8,6 +8,7 @@ import type { CaptureLists } from "../state/capture_lists.ts";
 import { refine, route } from "../state/route.ts";
 import { Grid, type GridColumn } from "../ui/grid.tsx";
 import { FilterField, Split } from "../ui/parts.tsx";
+import { PhaseBar } from "../ui/phase_bar.tsx";
 import { HttpDetail } from "./http_detail.tsx";
 import { createHeld, ListBar } from "./list_bar.tsx";
 
@@ -234,22 +235,11 @@ function WaterfallHead(props: { axis: Axis; onTurn: () => void }): JSX.Element {
 }
 
 function WaterfallCell(props: { row: TransactionRow; axis: Axis }): JSX.Element {
-  const drawn = () => {
-    const whole = spanOf(props.row.phases);
-    const shift = props.axis.kind === "duration" && whole ? whole.from : 0;
-    return bars(props.row.phases).map(({ phase, span }) => {
-      const from = place(span.from - shift, props.axis.span);
-      return {
-        phase,
-        left: `${from * 100}%`,
-        width: `${(place(span.to - shift, props.axis.span) - from) * 100}%`,
-      };
-    });
-  };
+  const shift = (): number => (props.axis.kind === "duration" ? (spanOf(props.row.phases)?.from ?? 0) : 0);
   return (
     <div class="waterfall" aria-hidden="true">
-      <For each={drawn()}>
-        {(bar) => <span class={`bar bar-${bar.phase}`} style={{ left: bar.left, width: bar.width }} />}
+      <For each={bars(props.row.phases)}>
+        {(bar) => <PhaseBar bar={bar} axis={props.axis.span} shift={shift()} />}
       </For>
     </div>
   );

@@ -6,10 +6,11 @@ import type { HeaderPair, MessageBody, Transaction } from "../api/types.ts";
 import { curlCommand, type CurlCommand } from "../data/curl.ts";
 import { asText } from "../data/preview.ts";
 import { mediaType, type TransactionRow } from "../data/transaction_rows.ts";
-import { bars, place, spanOf, type WaterfallBar } from "../data/waterfall.ts";
+import { bars, spanOf, type WaterfallBar } from "../data/waterfall.ts";
 import { bytes, count, dateAndClock, duration, endpoint, microseconds } from "../format.ts";
 import { go, refine } from "../state/route.ts";
 import { CopyButton, Facts, Tabs } from "../ui/parts.tsx";
+import { PhaseBar } from "../ui/phase_bar.tsx";
 import { BodyView } from "./body_view.tsx";
 
 type HttpTab = "headers" | "request" | "response" | "timing";
@@ -226,13 +227,7 @@ function Timing(props: { row: TransactionRow; transaction: Transaction }): JSX.E
                       <th scope="row">{PHASE_NAMES[bar.phase]}</th>
                       <td class="timing-bar">
                         <div class="waterfall">
-                          <span
-                            class={`bar bar-${bar.phase}`}
-                            style={{
-                              left: `${place(bar.span.from, span()) * 100}%`,
-                              width: `${(place(bar.span.to, span()) - place(bar.span.from, span())) * 100}%`,
-                            }}
-                          />
+                          <PhaseBar bar={bar} axis={span()} />
                         </div>
                       </td>
                       <td class="end number">{duration(bar.span.to - bar.span.from)}</td>
