@@ -5,8 +5,9 @@ import { findFlow, flowFileUrl } from "../api/request.ts";
 import type { FlowSide, FlowWithFiles } from "../api/types.ts";
 import type { FlowRow } from "../data/flow_rows.ts";
 import { bytes, count, dateAndClock, duration, endpoint, microseconds } from "../format.ts";
-import { go, refine } from "../state/route.ts";
-import { Facts, Tabs } from "../ui/parts.tsx";
+import { go } from "../state/route.ts";
+import { Facts } from "../ui/parts.tsx";
+import { Detail } from "./detail.tsx";
 import { FlowTimeline } from "./flow_timeline.tsx";
 
 type FlowTab = "timeline" | "summary" | "files";
@@ -36,51 +37,9 @@ export function FlowDetail(props: { capture: string; flow: number; row: FlowRow 
   );
   const known = (): FlowWithFiles | null => (flow()?.flow === props.flow ? flow() : null);
   return (
-    <section class="detail" aria-label={`Flow ${props.flow}`}>
-      <Head capture={props.capture} flow={props.flow} row={props.row} hasHttp={Boolean(known()?.http)} />
-      <Tabs
-        label="Parts of the flow"
-        current={tab()}
-        onChoose={(id) => setTab(id as FlowTab)}
-        items={[
-          { id: "timeline", title: "Timeline" },
-          { id: "summary", title: "Summary" },
-          { id: "files", title: "Files" },
-        ]}
-      />
-      <Show when={error()}>
-        <p class="bad" role="alert">
-          {error()}
-        </p>
-      </Show>
-      <div role="tabpanel" class="tab-panel" aria-label={tab()}>
-        <Switch>
-          <Match when={tab() === "timeline"}>
-            <FlowTimeline capture={props.capture} flow={props.flow} packets={props.row?.packets ?? null} />
-          </Match>
-          <Match when={tab() === "summary"}>
-            <Show when={known()}>{(one) => <Summary flow={one()} />}</Show>
-          </Match>
-          <Match when={tab() === "files"}>
-            <Show when={known()}>{(one) => <Files capture={props.capture} flow={one()} />}</Show>
-          </Match>
-        </Switch>
-      </div>
-    </section>
-  );
-}
-
-interface HeadProps {
-  capture: string;
-  flow: number;
-  row: FlowRow | undefined;
-  hasHttp: boolean;
-}
-
-function Head(props: HeadProps): JSX.Element {
-  return (
-    <>
-      <header class="detail-head">
+    <Detail
+      label={`Flow ${props.flow}`}
+      title={
         <h2>
           Flow {props.flow}
           <Show when={props.row}>
@@ -91,33 +50,54 @@ function Head(props: HeadProps): JSX.Element {
             )}
           </Show>
         </h2>
-        <button
-          type="button"
-          class="button close"
-          aria-label="Close the details"
-          onClick={() => refine({ item: null })}
-        >
-          ✕
-        </button>
-      </header>
-      <div class="detail-actions">
-        <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "packets.pcap")}>
-          Packets
-        </a>
-        <Show when={props.hasHttp}>
-          <button
-            type="button"
-            class="button"
-            onClick={() => go({ capture: props.capture, tab: "http", filter: `flow:${props.flow}` })}
-          >
-            HTTP requests
-          </button>
-          <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "http.har")}>
-            HAR
-          </a>
-        </Show>
-      </div>
-    </>
+      }
+      actions={
+        <>
+          <div class="detail-actions">
+            <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "packets.pcap")}>
+              Packets
+            </a>
+            <Show when={known()?.http}>
+              <button
+                type="button"
+                class="button"
+                onClick={() => go({ capture: props.capture, tab: "http", filter: `flow:${props.flow}` })}
+              >
+                HTTP requests
+              </button>
+              <a class="button" download="" href={flowFileUrl(props.capture, props.flow, "http.har")}>
+                HAR
+              </a>
+            </Show>
+          </div>
+          <Show when={error()}>
+            <p class="bad" role="alert">
+              {error()}
+            </p>
+          </Show>
+        </>
+      }
+      tabsLabel="Parts of the flow"
+      tab={tab()}
+      onTab={setTab}
+      tabs={[
+        { id: "timeline", title: "Timeline" },
+        { id: "summary", title: "Summary" },
+        { id: "files", title: "Files" },
+      ]}
+    >
+      <Switch>
+        <Match when={tab() === "timeline"}>
+          <FlowTimeline capture={props.capture} flow={props.flow} packets={props.row?.packets ?? null} />
+        </Match>
+        <Match when={tab() === "summary"}>
+          <Show when={known()}>{(one) => <Summary flow={one()} />}</Show>
+        </Match>
+        <Match when={tab() === "files"}>
+          <Show when={known()}>{(one) => <Files capture={props.capture} flow={one()} />}</Show>
+        </Match>
+      </Switch>
+    </Detail>
   );
 }
 

@@ -1,14 +1,13 @@
 // The flows of a capture as they appear.
 
-import { createEffect, createMemo, Show, type JSX } from "solid-js";
+import { createMemo, Show, type JSX } from "solid-js";
 import type { FlowRow } from "../data/flow_rows.ts";
 import { bytes, clock, count, dateAndClock, duration } from "../format.ts";
 import type { CaptureLists } from "../state/capture_lists.ts";
-import { refine, route } from "../state/route.ts";
-import { Grid, type GridColumn } from "../ui/grid.tsx";
-import { FilterField, Split } from "../ui/parts.tsx";
+import { route } from "../state/route.ts";
+import type { GridColumn } from "../ui/grid.tsx";
 import { FlowDetail } from "./flow_detail.tsx";
-import { createHeld, ListBar } from "./list_bar.tsx";
+import { ListView } from "./list_view.tsx";
 
 function trouble(row: FlowRow): string {
   const parts = [
@@ -130,59 +129,34 @@ const HELP =
   "Words are searched in addresses, names and states. Fields: host: client: server: port: app: state: bytes:>10k packets: ms:>100 has:gap has:retransmission flow:. A minus before a word excludes it.";
 
 export function FlowsView(props: { capture: string; lists: CaptureLists }): JSX.Element {
-  const list = (): CaptureLists["flows"] => props.lists.flows;
-  createEffect(() => list().filter(route().filter));
-  const held = createHeld(() => list().shown());
   const selected = createMemo(() => {
     const number = Number(route().item);
     return route().item !== null && Number.isSafeInteger(number) ? number : null;
   });
-  const grows = (): boolean =>
-    !held.is() && !list().order().descending && ["", "number", "first"].includes(list().order().column);
   return (
-    <div class="list-view">
-      <ListBar list={list()} held={held} what={["flow", "flows"]} capture={props.capture}>
-        <FilterField
-          value={route().filter}
-          placeholder="Filter: host:10.0.0.1 port:443 -dns"
-          help={HELP}
-          unknown={list().unknownField()}
-          onInput={(filter) => refine({ filter })}
-        />
-      </ListBar>
-      <Split
-        name="flows"
-        open={selected() !== null}
-        list={
-          <Grid
-            label="Flows"
-            columns={COLUMNS}
-            rows={held.rows()}
-            keyOf={(row) => row.key}
-            selected={selected()}
-            order={list().order()}
-            onOrder={(order) => list().sort(order)}
-            grows={grows()}
-            onSelect={(row) => refine({ item: row ? String(row.key) : null })}
-            rowClass={(row) => (row.ended ? "ended" : "")}
-            empty={
-              <Show
-                when={list().size() > 0}
-                fallback={
-                  list().loading() ? "Loading…" : "No flows yet. They appear with their first packet."
-                }
-              >
-                No flow matches the filter.
-              </Show>
-            }
+    <ListView
+      capture={props.capture}
+      list={props.lists.flows}
+      name="flows"
+      label="Flows"
+      what={["flow", "flows"]}
+      none="No flows yet. They appear with their first packet."
+      filterExample="host:10.0.0.1 port:443 -dns"
+      filterHelp={HELP}
+      columns={COLUMNS}
+      inTime={["number", "first"]}
+      selected={selected()}
+      itemOf={(row) => String(row.key)}
+      rowClass={(row) => (row.ended ? "ended" : "")}
+      detail={
+        <Show when={selected() !== null}>
+          <FlowDetail
+            capture={props.capture}
+            flow={selected() ?? 0}
+            row={props.lists.flows.byKey(selected() ?? 0)}
           />
-        }
-        detail={
-          <Show when={selected() !== null}>
-            <FlowDetail capture={props.capture} flow={selected() ?? 0} row={list().byKey(selected() ?? 0)} />
-          </Show>
-        }
-      />
-    </div>
+        </Show>
+      }
+    />
   );
 }

@@ -1,16 +1,15 @@
 // The HTTP transactions of a capture as a waterfall, like the network panel of a browser.
 
-import { createEffect, createMemo, createSignal, For, Show, type JSX } from "solid-js";
+import { createMemo, createSignal, For, Show, type JSX } from "solid-js";
 import { began, MAX_INDEX, type TransactionRow } from "../data/transaction_rows.ts";
 import { bars, place, spanOf, ticks, union, type Span } from "../data/waterfall.ts";
 import { bytes, clock, dateAndClock, duration } from "../format.ts";
 import type { CaptureLists } from "../state/capture_lists.ts";
-import { refine, route } from "../state/route.ts";
-import { Grid, type GridColumn } from "../ui/grid.tsx";
-import { FilterField, Split } from "../ui/parts.tsx";
+import { route } from "../state/route.ts";
+import type { GridColumn } from "../ui/grid.tsx";
 import { PhaseBar } from "../ui/phase_bar.tsx";
 import { HttpDetail } from "./http_detail.tsx";
-import { createHeld, ListBar } from "./list_bar.tsx";
+import { ListView } from "./list_view.tsx";
 
 const HELP =
   "Words are searched in method, status, URL and type. Fields: status:404 status:5xx method:post host: type:json client: flow: bytes:>10k ms:>100 header:cookie is:incomplete. A minus before a word excludes it.";
@@ -119,8 +118,6 @@ function waterfallColumn(axis: () => Axis, turn: () => void): GridColumn<Transac
 
 export function HttpView(props: { capture: string; lists: CaptureLists }): JSX.Element {
   const list = (): CaptureLists["http"] => props.lists.http;
-  createEffect(() => list().filter(route().filter));
-  const held = createHeld(() => list().shown());
   const [inView, setInView] = createSignal<readonly TransactionRow[]>([]);
   const [kind, setKind] = createSignal<Axis["kind"]>("clock");
   const selected = createMemo(() => {
@@ -140,61 +137,35 @@ export function HttpView(props: { capture: string; lists: CaptureLists }): JSX.E
   });
   const turn = (): void => void setKind((now) => (now === "clock" ? "duration" : "clock"));
   const all = [...COLUMNS, waterfallColumn(axis, turn)];
-  const grows = (): boolean =>
-    !held.is() && !list().order().descending && ["", "time"].includes(list().order().column);
   return (
-    <div class="list-view">
-      <ListBar list={list()} held={held} what={["transaction", "transactions"]} capture={props.capture}>
-        <FilterField
-          value={route().filter}
-          placeholder="Filter: status:5xx host:example.com ms:>200"
-          help={HELP}
-          unknown={list().unknownField()}
-          onInput={(filter) => refine({ filter })}
-        />
-      </ListBar>
-      <Split
-        name="http"
-        open={selected() !== null}
-        list={
-          <Grid
-            label="HTTP transactions"
-            columns={all}
-            rows={held.rows()}
-            keyOf={(row) => row.key}
-            selected={selected()}
-            order={list().order()}
-            onOrder={(order) => list().sort(order)}
-            grows={grows()}
-            onWindow={setInView}
-            onSelect={(row) => refine({ item: row ? `${row.flow}.${row.index}` : null })}
-            rowClass={(row) => (row.complete ? "" : "incomplete")}
-            empty={
-              <Show
-                when={list().size() > 0}
-                fallback={
-                  list().loading() ? "Loading…" : "No HTTP transactions yet. They appear when they end."
-                }
-              >
-                No transaction matches the filter.
-              </Show>
-            }
-          />
-        }
-        detail={
-          <Show
-            when={selectedRow()}
-            fallback={
-              <p class="blank muted">
-                {list().loading() ? "Loading…" : "This transaction is not in the list any more."}
-              </p>
-            }
-          >
-            {(row) => <HttpDetail capture={props.capture} row={row()} />}
-          </Show>
-        }
-      />
-    </div>
+    <ListView
+      capture={props.capture}
+      list={list()}
+      name="http"
+      label="HTTP transactions"
+      what={["transaction", "transactions"]}
+      none="No HTTP transactions yet. They appear when they end."
+      filterExample="status:5xx host:example.com ms:>200"
+      filterHelp={HELP}
+      columns={all}
+      inTime={["time"]}
+      selected={selected()}
+      itemOf={(row) => `${row.flow}.${row.index}`}
+      rowClass={(row) => (row.complete ? "" : "incomplete")}
+      onWindow={setInView}
+      detail={
+        <Show
+          when={selectedRow()}
+          fallback={
+            <p class="blank muted">
+              {list().loading() ? "Loading…" : "This transaction is not in the list any more."}
+            </p>
+          }
+        >
+          {(row) => <HttpDetail capture={props.capture} row={row()} />}
+        </Show>
+      }
+    />
   );
 }
 

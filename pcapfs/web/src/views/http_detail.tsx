@@ -8,10 +8,11 @@ import { asText } from "../data/preview.ts";
 import { mediaType, type TransactionRow } from "../data/transaction_rows.ts";
 import { bars, spanOf, type WaterfallBar } from "../data/waterfall.ts";
 import { bytes, count, dateAndClock, duration, endpoint, microseconds } from "../format.ts";
-import { go, refine } from "../state/route.ts";
-import { CopyButton, Facts, Tabs } from "../ui/parts.tsx";
+import { go } from "../state/route.ts";
+import { CopyButton, Facts } from "../ui/parts.tsx";
 import { PhaseBar } from "../ui/phase_bar.tsx";
 import { BodyView } from "./body_view.tsx";
+import { Detail } from "./detail.tsx";
 
 type HttpTab = "headers" | "request" | "response" | "timing";
 const [tab, setTab] = createSignal<HttpTab>("headers");
@@ -50,8 +51,9 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
   const size = (body: MessageBody): string =>
     body.wire_bytes > 0 ? bytes(body.bytes ?? body.wire_bytes) : "none";
   return (
-    <section class="detail" aria-label="Transaction">
-      <header class="detail-head">
+    <Detail
+      label="Transaction"
+      title={
         <h2 class="cut" title={props.row.host + props.row.target}>
           {props.row.method}{" "}
           <span class="mono">
@@ -59,43 +61,36 @@ export function HttpDetail(props: { capture: string; row: TransactionRow }): JSX
             {props.row.target}
           </span>
         </h2>
-        <button
-          type="button"
-          class="button close"
-          aria-label="Close the details"
-          onClick={() => refine({ item: null })}
-        >
-          ✕
-        </button>
-      </header>
-      <Actions capture={props.capture} row={props.row} transaction={transaction()} />
-      <Show when={props.row.why}>
-        <p class="why bad">{props.row.why}</p>
-      </Show>
-      <Tabs
-        label="Parts of the transaction"
-        current={tab()}
-        onChoose={(id) => setTab(id as HttpTab)}
-        items={[
-          { id: "headers", title: "Headers" },
-          { id: "request", title: "Request", note: size(transaction().request_body) },
-          { id: "response", title: "Response", note: size(transaction().response_body) },
-          { id: "timing", title: "Timing" },
-        ]}
-      />
-      <div role="tabpanel" class="tab-panel" aria-label={tab()}>
-        <Switch>
-          <Match when={tab() === "headers"}>
-            <Headers transaction={transaction()} />
-          </Match>
-          <Match when={tab() === "request"}>{body("request")}</Match>
-          <Match when={tab() === "response"}>{body("response")}</Match>
-          <Match when={tab() === "timing"}>
-            <Timing row={props.row} transaction={transaction()} />
-          </Match>
-        </Switch>
-      </div>
-    </section>
+      }
+      actions={
+        <>
+          <Actions capture={props.capture} row={props.row} transaction={transaction()} />
+          <Show when={props.row.why}>
+            <p class="why bad">{props.row.why}</p>
+          </Show>
+        </>
+      }
+      tabsLabel="Parts of the transaction"
+      tab={tab()}
+      onTab={setTab}
+      tabs={[
+        { id: "headers", title: "Headers" },
+        { id: "request", title: "Request", note: size(transaction().request_body) },
+        { id: "response", title: "Response", note: size(transaction().response_body) },
+        { id: "timing", title: "Timing" },
+      ]}
+    >
+      <Switch>
+        <Match when={tab() === "headers"}>
+          <Headers transaction={transaction()} />
+        </Match>
+        <Match when={tab() === "request"}>{body("request")}</Match>
+        <Match when={tab() === "response"}>{body("response")}</Match>
+        <Match when={tab() === "timing"}>
+          <Timing row={props.row} transaction={transaction()} />
+        </Match>
+      </Switch>
+    </Detail>
   );
 }
 
