@@ -28,6 +28,7 @@ mod remote;
 mod savefile;
 mod send;
 mod serve;
+mod streams;
 mod trees;
 mod umount;
 mod watch;

@@ -22,6 +22,9 @@ pub(in crate::cli) struct CapturePosition {
     /// The place in the packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(in crate::cli) packets: Option<PacketPlace>,
+    /// The place in the segments.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(in crate::cli) segments: Option<SegmentPlace>,
 }
 
 /// The place in the packets of a capture; it outlives the daemon.
@@ -33,6 +36,23 @@ pub(in crate::cli) struct PacketPlace {
     pub(in crate::cli) epoch: u64,
     /// Number of the next packet.
     pub(in crate::cli) next: u64,
+}
+
+impl PacketPlace {
+    /// True if both are places among the same numbers.
+    pub(in crate::cli) const fn is_in_ring_of(&self, other: &Self) -> bool {
+        self.ring == other.ring && self.epoch == other.epoch
+    }
+}
+
+/// The place in the segments of a capture: a place in its packets, and the first packet that counts for
+/// the streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::cli) struct SegmentPlace {
+    #[serde(flatten)]
+    pub(in crate::cli) packets: PacketPlace,
+    /// Number of the packet at which streams begin that were under way before.
+    pub(in crate::cli) since: u64,
 }
 
 impl CapturePosition {

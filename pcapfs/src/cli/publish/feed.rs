@@ -18,7 +18,7 @@ use super::status_feed::StatusFeed;
 use crate::cli::outlet::event_kind::EventKind;
 use crate::cli::outlet::expression::Expression;
 use crate::cli::outlet::follower::{LogBeginning, LogSource};
-use crate::cli::outlet::position::{CapturePosition, PacketPlace};
+use crate::cli::outlet::position::{CapturePosition, PacketPlace, SegmentPlace};
 
 /// Messages that a task of a feed makes ahead of its reader.
 const AHEAD: usize = 1;
@@ -32,11 +32,12 @@ pub(super) struct FeedSettings {
     /// Kinds of lines.
     pub(super) kinds: Vec<EventKind>,
     pub(super) has_packets: bool,
+    pub(super) has_segments: bool,
     /// The time between two messages of counters, if they are published.
     pub(super) status_interval: Option<Duration>,
     /// For lines.
     pub(super) expression: Expression,
-    /// For packets, see pcap-filter(7).
+    /// For packets and segments, see pcap-filter(7).
     pub(super) filter: Option<String>,
     pub(super) beginning: LogBeginning,
     /// True if bodies are published.
@@ -54,6 +55,8 @@ pub(super) enum FeedItem {
     Lines(Box<CapturePosition>),
     /// The same for packets.
     Packets(PacketPlace),
+    /// The same for segments.
+    Segments(SegmentPlace),
     /// The feed cannot go on.
     Failed(String),
 }
@@ -85,7 +88,12 @@ impl Feed {
         }
         if settings.has_packets {
             let place = saved.and_then(|saved| saved.packets);
-            tasks.spawn(PacketFeed::new(Arc::clone(settings), place, sender, &lost).run());
+            let feed = PacketFeed::packets(Arc::clone(settings), place, sender.clone(), &lost);
+            tasks.spawn(feed.run());
+        }
+        if settings.has_segments {
+            let place = saved.and_then(|saved| saved.segments);
+            tasks.spawn(PacketFeed::segments(Arc::clone(settings), place, sender, &lost).run());
         }
         Self { items, lost, _tasks: tasks }
     }

@@ -12,6 +12,9 @@ pub(super) enum MessagePlace {
     Line(EventKind, u64),
     /// Up to the packet of this number.
     Packet(u64),
+    /// A segment: the next packet to look at until it is sent, and after that. Several segments may come
+    /// from one packet, and only the last one leaves it.
+    Segment { unsent: u64, sent: u64 },
     /// The counters at a moment, which come anew in each run.
     Status,
 }

@@ -1,5 +1,5 @@
-//! `pcapfs publish`: transactions, flows and packets of a capture as messages of ZeroMQ, or as lines in a
-//! stream of NATS.
+//! `pcapfs publish`: transactions, flows, packets and segments of a capture as messages of ZeroMQ, or as
+//! lines in a stream of NATS.
 //!
 //! It is a process with the rights of its user, and a reader like any other. PUSH has one place in the
 //! capture, and PUB one for each peer. Nothing is kept here for a peer that does not read: its messages
@@ -22,6 +22,7 @@ mod peer;
 mod publishing;
 mod queue;
 mod report;
+mod segments;
 mod status_feed;
 mod subscription;
 mod tracker;
@@ -71,6 +72,9 @@ const LARGEST_BODY: u64 = 64 << 20;
 /// The word for packets in `--what`.
 const PACKETS: &str = "packets";
 
+/// The word for segments in `--what`.
+const SEGMENTS: &str = "segments";
+
 /// Kinds of lines that are published.
 const LINES: [EventKind; 4] =
     [EventKind::Http, EventKind::Flows, EventKind::Dns, EventKind::Status];
@@ -98,11 +102,11 @@ pub(super) struct Publish {
     #[arg(long)]
     connect: bool,
 
-    /// Messages, joined by commas: http, flows, dns, packets, status
+    /// Messages, joined by commas: http, flows, dns, packets, segments, status
     #[arg(long, value_name = "KINDS", default_value = "http")]
     what: String,
 
-    /// Only packets that match this expression, see pcap-filter(7)
+    /// Only packets, and segments of packets, that match this expression, see pcap-filter(7)
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
 
@@ -253,11 +257,11 @@ pub(super) fn run(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failur
 fn run_nats(publish: &Publish, daemon: &DaemonSocket) -> Result<(), Failure> {
     let address = NatsAddress::read(&publish.endpoint).map_err(Failure::Argument)?;
     let server = publish.nats.server(address, publish.insecure)?;
-    if publish.what.split(',').any(|word| word.trim() == PACKETS) {
-        return Err(Failure::Argument(
-            "--what packets: packets and bodies stay on their machine; publish lines over NATS"
-                .to_owned(),
-        ));
+    let mut words = publish.what.split(',').map(str::trim);
+    if let Some(word) = words.find(|word| [PACKETS, SEGMENTS].contains(word)) {
+        return Err(Failure::Argument(format!(
+            "--what {word}: packets and bodies stay on their machine; publish lines over NATS"
+        )));
     }
     let host = match &publish.host {
         Some(host) => host.clone(),
@@ -288,33 +292,35 @@ fn settings(
 ) -> Result<FeedSettings, Failure> {
     let wrong = |option: &str, why: String| Failure::Argument(format!("--{option}: {why}"));
     let words: Vec<&str> = publish.what.split(',').map(str::trim).collect();
-    let has_packets = words.contains(&PACKETS);
-    let lines: Vec<&str> = words.into_iter().filter(|word| *word != PACKETS).collect();
+    let (has_packets, has_segments) = (words.contains(&PACKETS), words.contains(&SEGMENTS));
+    let lines = words.into_iter().filter(|word| ![PACKETS, SEGMENTS].contains(word));
+    let lines: Vec<&str> = lines.collect();
     let kinds = if lines.is_empty() {
         Vec::new()
     } else {
         let kinds = EventKind::list(&lines.join(","), &LINES);
-        kinds.map_err(|why| wrong("what", why.replace(')', ", packets)")))?
+        kinds.map_err(|why| wrong("what", why.replace(')', ", packets, segments)")))?
     };
     let has_status = kinds.contains(&EventKind::Status);
     let kinds: Vec<_> = kinds.into_iter().filter(|kind| kind.log().is_some()).collect();
     let expression = match &publish.matching {
         Some(_) if kinds.is_empty() => {
-            let why = "is for http, flows and dns; packets have --filter".to_owned();
+            let why = "is for http, flows and dns; packets and segments have --filter".to_owned();
             return Err(wrong("match", why));
         }
         Some(text) => Expression::read(text, &kinds).map_err(|why| wrong("match", why))?,
         None => Expression::default(),
     };
     let filter = publish.filter.as_deref().map(str::trim).filter(|filter| !filter.is_empty());
-    if filter.is_some() && !has_packets {
-        return Err(wrong("filter", "is for packets; lines have --match".to_owned()));
+    if filter.is_some() && !has_packets && !has_segments {
+        return Err(wrong("filter", "is for packets and segments; lines have --match".to_owned()));
     }
     Ok(FeedSettings {
         source: LogSource::new(DaemonLink::new(daemon.clone())),
         capture: publish.capture.clone(),
         kinds,
         has_packets,
+        has_segments,
         status_interval: has_status.then_some(publish.status_interval),
         expression,
         filter: filter.map(str::to_owned),

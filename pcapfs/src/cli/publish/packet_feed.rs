@@ -1,4 +1,4 @@
-//! Messages of packets, with the numbers that they have in their capture.
+//! Messages of packets, with the numbers that they have in their capture, and of the streams in them.
 //!
 //! The daemon sends them as to a daemon that follows the capture. So a place is kept across
 //! interruptions, and the numbers that are left out are lost packets, exactly.
@@ -17,9 +17,10 @@ use tonic::Streaming;
 
 use super::feed::{FeedItem, FeedSender, FeedSettings};
 use super::message::{Message, MessagePlace};
+use super::segments::{SegmentContext, SegmentPacket, Segments};
 use crate::cli::client;
 use crate::cli::outlet::follower::LogBeginning;
-use crate::cli::outlet::position::PacketPlace;
+use crate::cli::outlet::position::{PacketPlace, SegmentPlace};
 use crate::cli::outlet::trouble::Trouble;
 use crate::control::messages::{
     FollowFrom, FollowHeader, FollowPlace, FollowRequest, FollowResponse,
@@ -30,6 +31,9 @@ const RESPITE: Duration = Duration::from_millis(300);
 
 /// Bytes of a record of pcap before its packet.
 const HEADER: usize = 16;
+
+/// The wait for a packet, after which time passes for streams without one.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A feed of packets.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub(super) struct PacketFeed {
     /// The sum of all feeds of the reader.
     counter: Arc<AtomicU64>,
     sender: FeedSender,
+    /// The streams, if their segments are the messages.
+    segments: Option<Box<Segments>>,
 }
 
 /// The reader has gone, or the feed has reported why it cannot go on.
@@ -81,13 +87,28 @@ struct PublishedPacket {
 }
 
 impl PacketFeed {
-    pub(super) fn new(
+    pub(super) fn packets(
         settings: Arc<FeedSettings>,
         place: Option<PacketPlace>,
         sender: FeedSender,
         counter: &Arc<AtomicU64>,
     ) -> Self {
-        Self { settings, place, lost: 0, counter: Arc::clone(counter), sender }
+        let counter = Arc::clone(counter);
+        Self { settings, place, lost: 0, counter, sender, segments: None }
+    }
+
+    /// A feed of segments. It reads from the packet at which streams began.
+    pub(super) fn segments(
+        settings: Arc<FeedSettings>,
+        place: Option<SegmentPlace>,
+        sender: FeedSender,
+        counter: &Arc<AtomicU64>,
+    ) -> Self {
+        let packets = place.map(|place| PacketPlace { next: place.since, ..place.packets });
+        let segments = place
+            .map_or_else(|| Segments::new(0, 0), |it| Segments::new(it.since, it.packets.next));
+        let feed = Self::packets(settings, packets, sender, counter);
+        Self { segments: Some(Box::new(segments)), ..feed }
     }
 
     /// Hands over until the reader has gone.
@@ -101,6 +122,9 @@ impl PacketFeed {
             tokio::select! {
                 () = self.sender.closed() => return,
                 () = sleep(RESPITE) => {}
+            }
+            if self.tick().await.is_err() {
+                return;
             }
         }
     }
@@ -135,8 +159,15 @@ impl PacketFeed {
         let mut facts = None;
         loop {
             let answer = tokio::select! {
+                biased;
                 () = self.sender.closed() => return Ok(Err(Over)),
                 answer = answers.message() => answer,
+                () = sleep(TICK), if self.segments.is_some() => {
+                    match self.tick().await {
+                        Ok(()) => continue,
+                        Err(over) => return Ok(Err(over)),
+                    }
+                }
             };
             let answer = match answer {
                 Ok(Some(answer)) => answer,
@@ -156,7 +187,7 @@ impl PacketFeed {
             }
             let Some(facts) = &mut facts else { continue };
             facts.interfaces.extend(answer.interfaces.iter().map(|one| one.name.clone()));
-            if !answer.records.is_empty() && self.packets(&answer, facts).await.is_err() {
+            if !answer.records.is_empty() && self.take(&answer, facts).await.is_err() {
                 return Ok(Err(Over));
             }
         }
@@ -183,7 +214,10 @@ impl PacketFeed {
             let next = self.place.filter(|_| is_continued).map_or(place.next, |known| known.next);
             let place = PacketPlace { next, ..place };
             self.place = Some(place);
-            self.hand(FeedItem::Packets(place)).await?;
+            if let Some(segments) = self.segments.as_mut().filter(|_| !is_continued) {
+                **segments = Segments::new(next, 0);
+            }
+            self.mark(place).await?;
         }
         let precision = if header.precision == 6 { Precision::Micro } else { Precision::Nano };
         let interfaces = Vec::new();
@@ -196,9 +230,11 @@ impl PacketFeed {
         })
     }
 
-    async fn packets(&mut self, answer: &FollowResponse, facts: &PacketFacts) -> Result<(), Over> {
+    async fn take(&mut self, answer: &FollowResponse, facts: &PacketFacts) -> Result<(), Over> {
         let Some(mut place) = self.place else { return Ok(()) };
-        let missing = answer.first.saturating_sub(place.next);
+        // Those that a stream had before its place have been counted.
+        let silent_before = self.segments.as_ref().map_or(0, |segments| segments.silent_before());
+        let missing = answer.first.saturating_sub(place.next.max(silent_before));
         if missing > 0 {
             self.lost += missing;
             self.counter.fetch_add(missing, Ordering::Relaxed);
@@ -217,27 +253,65 @@ impl PacketFeed {
             let matches = |filter: &Filter| filter.matches(record.length, record.data);
             is_handed = facts.filter.as_ref().is_none_or(matches);
             if is_handed {
-                let message = self.message(&record, number, place, interface, facts);
-                self.hand(FeedItem::Message(message)).await?;
+                let place = PacketPlace { next: number, ..place };
+                let messages = self.messages(&record, place, interface, facts);
+                is_handed = !messages.is_empty();
+                for message in messages {
+                    self.hand(FeedItem::Message(message)).await?;
+                }
             }
             number = number.saturating_add(1);
             index = index.saturating_add(1);
             place.next = number;
             self.place = Some(place);
         }
-        // The packets at the end were not wanted.
-        if is_handed { Ok(()) } else { self.hand(FeedItem::Packets(place)).await }
+        // The packets at the end gave no messages.
+        if is_handed { Ok(()) } else { self.mark(place).await }
+    }
+
+    /// Hands over the place.
+    async fn mark(&self, place: PacketPlace) -> Result<(), Over> {
+        let segments = self.segments.as_ref().map(|segments| segments.place(place));
+        self.hand(segments.map_or(FeedItem::Packets(place), FeedItem::Segments)).await
+    }
+
+    /// Lets time pass for streams.
+    async fn tick(&mut self) -> Result<(), Over> {
+        let (Some(place), Some(segments)) = (self.place, &mut self.segments) else {
+            return Ok(());
+        };
+        let context = SegmentContext { capture: &self.settings.capture, place, lost: self.lost };
+        for message in segments.advance(&context) {
+            self.hand(FeedItem::Message(message)).await?;
+        }
+        Ok(())
+    }
+
+    /// The messages of the packet at this place.
+    fn messages(
+        &mut self,
+        record: &Record<'_>,
+        place: PacketPlace,
+        interface: u32,
+        facts: &PacketFacts,
+    ) -> Vec<Message> {
+        let Some(segments) = &mut self.segments else {
+            return vec![self.message(record, place, interface, facts)];
+        };
+        let Record { time, length, data } = *record;
+        let packet = SegmentPacket { link_type: facts.link_type, time, length, data };
+        let context = SegmentContext { capture: &self.settings.capture, place, lost: self.lost };
+        segments.packet(&packet, &context)
     }
 
     fn message(
         &self,
         record: &Record<'_>,
-        number: u64,
         place: PacketPlace,
         interface: u32,
         facts: &PacketFacts,
     ) -> Message {
-        let PacketPlace { ring, epoch, .. } = place;
+        let PacketPlace { ring, epoch, next: number } = place;
         let published = PublishedPacket {
             position: format!("{ring:016x}.{epoch}.packet.{number}"),
             lost: self.lost,

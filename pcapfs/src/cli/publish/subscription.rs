@@ -73,7 +73,10 @@ async fn feed(
                 }
             }
             FeedItem::Failed(why) => return FeedEnd { lost: feed.lost(), failed: Some(why) },
-            FeedItem::Message(_) | FeedItem::Lines(_) | FeedItem::Packets(_) => {}
+            FeedItem::Message(_)
+            | FeedItem::Lines(_)
+            | FeedItem::Packets(_)
+            | FeedItem::Segments(_) => {}
         }
     }
     FeedEnd { lost: feed.lost(), failed: None }

@@ -48,21 +48,33 @@ impl SentTracker {
                             place.next = number.saturating_add(1);
                         }
                     }
+                    MessagePlace::Segment { sent, .. } => {
+                        if let Some(place) = &mut era.taken.segments {
+                            place.packets.next = sent;
+                        }
+                    }
                     MessagePlace::Status => {}
                 }
             }
             FeedItem::Lines(position) => {
                 let mut taken = (**position).clone();
                 taken.packets = era.taken.packets;
+                taken.segments = era.taken.segments;
                 let is_same = era.taken.is_in_logs_of(&taken);
                 self.go_on(taken, is_same);
             }
             FeedItem::Packets(place) => {
                 let known = era.taken.packets;
-                let is_same = known
-                    .is_none_or(|known| (known.ring, known.epoch) == (place.ring, place.epoch));
+                let is_same = known.is_none_or(|known| known.is_in_ring_of(place));
                 let mut taken = era.taken.clone();
                 taken.packets = Some(*place);
+                self.go_on(taken, is_same);
+            }
+            FeedItem::Segments(place) => {
+                let known = era.taken.segments.map(|known| known.packets);
+                let is_same = known.is_none_or(|known| known.is_in_ring_of(&place.packets));
+                let mut taken = era.taken.clone();
+                taken.segments = Some(*place);
                 self.go_on(taken, is_same);
             }
             FeedItem::Failed(_) => {}
@@ -109,6 +121,11 @@ impl SentTracker {
                         place.next = number;
                     }
                 }
+                MessagePlace::Segment { unsent, .. } => {
+                    if let Some(place) = &mut position.segments {
+                        place.packets.next = unsent;
+                    }
+                }
                 MessagePlace::Status => {}
             }
         }
@@ -120,7 +137,7 @@ impl SentTracker {
 mod tests {
     use super::*;
     use crate::cli::outlet::event_kind::EventKind;
-    use crate::cli::outlet::position::PacketPlace;
+    use crate::cli::outlet::position::{PacketPlace, SegmentPlace};
     use crate::cli::publish::message::Message;
 
     fn message(place: MessagePlace) -> FeedItem {
@@ -158,6 +175,23 @@ mod tests {
         assert_eq!(tracker.position().packets.map(|place| place.ring), Some(1));
         tracker.sent(last);
         assert_eq!(tracker.position().packets, Some(other));
+    }
+
+    #[test]
+    fn a_packet_is_left_with_the_last_of_its_segments() {
+        let mut tracker = SentTracker::new(CapturePosition::default());
+        let packets = PacketPlace { ring: 1, epoch: 2, next: 5 };
+        tracker.take(&FeedItem::Segments(SegmentPlace { packets, since: 3 }));
+        let next = |tracker: &SentTracker| tracker.position().segments.map(|it| it.packets.next);
+        let mut take = |sent| {
+            let sequence = tracker.take(&message(MessagePlace::Segment { unsent: 7, sent }));
+            let before = next(&tracker);
+            tracker.sent(sequence);
+            (before, next(&tracker))
+        };
+        assert_eq!(take(7), (Some(7), Some(7)), "the first of two");
+        assert_eq!(take(8), (Some(7), Some(8)));
+        assert_eq!(tracker.position().segments.map(|place| place.since), Some(3));
     }
 
     #[test]

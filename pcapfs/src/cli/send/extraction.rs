@@ -18,8 +18,8 @@ use protocol::tcp::Bytes as _;
 use protocol::time::{Precision, Timestamp};
 use serde::Serialize;
 
-use super::reassembly::{Reassembly, StreamPart};
-use super::recent::{KeptPacket, RecentPackets};
+use crate::cli::streams::reassembly::{PartOrigin, Reassembly, StreamPart};
+use crate::cli::streams::recent::{KeptPacket, RecentPackets};
 
 /// The part of the packets that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,7 +176,7 @@ impl Extraction {
         let Self { content, decoder, reassembly, recent, left_out, .. } = self;
         if content.part == SentPart::Stream {
             reassembly
-                .advance(time, recent, &mut |ends, part| sink(content.stream_part(ends, part)));
+                .advance(time, recent, &mut |origin, part| content.hand_on(origin, &part, sink));
         }
         match decoder.packet(link_type, number, time, original_len, data) {
             DecodeOutcome::Decoded(decoded) => {
@@ -201,8 +201,8 @@ impl Extraction {
                     SentPart::Payload => payload(&decoded, key, (number, data), recent, sink),
                     SentPart::Stream => match &decoded.transport {
                         Transport::Tcp(tcp) => {
-                            let mut parts = |ends, part: StreamPart<'_>| {
-                                sink(content.stream_part(ends, part));
+                            let mut parts = |origin: &PartOrigin, part: StreamPart<'_>| {
+                                content.hand_on(origin, &part, sink);
                             };
                             reassembly.segment(&decoded, tcp, (number, time), recent, &mut parts);
                         }
@@ -231,13 +231,13 @@ impl Extraction {
     /// Lets time pass without a packet.
     pub(super) fn advance(&mut self, now: Timestamp, sink: &mut dyn FnMut(Extracted)) {
         let Self { content, reassembly, recent, .. } = self;
-        reassembly.advance(now, recent, &mut |ends, part| sink(content.stream_part(ends, part)));
+        reassembly.advance(now, recent, &mut |origin, part| content.hand_on(origin, &part, sink));
     }
 
     /// Returns the rest, after the last packet.
     pub(super) fn finish(&mut self, sink: &mut dyn FnMut(Extracted)) {
         let Self { content, reassembly, recent, .. } = self;
-        reassembly.finish(recent, &mut |ends, part| sink(content.stream_part(ends, part)));
+        reassembly.finish(recent, &mut |origin, part| content.hand_on(origin, &part, sink));
     }
 }
 
@@ -275,12 +275,13 @@ impl SentContent {
         Extracted { key, bytes, missing: u64::from(original_len.saturating_sub(len)) }
     }
 
-    fn stream_part(&self, ends: (SocketAddr, SocketAddr), part: StreamPart<'_>) -> Extracted {
+    fn hand_on(&self, origin: &PartOrigin, part: &StreamPart<'_>, sink: &mut dyn FnMut(Extracted)) {
         let (bytes, missing) = match part {
-            StreamPart::Bytes(bytes) => (Bytes::copy_from_slice(bytes), 0),
-            StreamPart::Missing(missing) => (Bytes::new(), missing),
+            StreamPart::Bytes { bytes, .. } => (Bytes::copy_from_slice(bytes), 0),
+            StreamPart::Missing { length } => (Bytes::new(), *length),
+            StreamPart::End { .. } => return,
         };
-        Extracted { key: self.key(TCP, ends), bytes, missing }
+        sink(Extracted { key: self.key(TCP, origin.ends()), bytes, missing });
     }
 }
 

@@ -15,8 +15,6 @@ mod far_ends;
 mod input;
 mod outgoing;
 mod plan;
-mod reassembly;
-mod recent;
 mod report;
 mod schedule;
 mod sending;

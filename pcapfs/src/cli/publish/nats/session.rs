@@ -91,7 +91,7 @@ impl Unacknowledged {
             MessagePlace::Line(kind, _) => kind,
             MessagePlace::Status => EventKind::Status,
             // They are not published here.
-            MessagePlace::Packet(_) => return,
+            MessagePlace::Packet(_) | MessagePlace::Segment { .. } => return,
         };
         if payload.len() + HEADERS > max_payload {
             self.settings.reporter.lost("lines longer than the max_payload of the server", 1);
