@@ -203,8 +203,10 @@ fn each_transaction_comes_once_with_its_bodies() {
     fed.feed.write(&exchange(1, "", "hello"));
     fed.feed.write(&exchange(2, "posted", "much too long"));
     fed.feed.write(&exchange(3, "", ""));
-    wait_until("all transactions have come", 30, || {
-        receiver.messages().iter().filter(|one| one.topic == "http").count() == 3
+    wait_until("all transactions and a flow have come", 30, || {
+        let messages = receiver.messages();
+        let count = |topic: &str| messages.iter().filter(|one| one.topic == topic).count();
+        count("http") == 3 && count("flow") > 0
     });
     let messages = receiver.messages();
     let http: Vec<&Message> = messages.iter().filter(|one| one.topic == "http").collect();
