@@ -112,7 +112,7 @@ fn every_setting_is_read() {
     let urgent = [spec.flows.urgent, any.spec.flows.urgent];
     assert_eq!(urgent, [Urgent::Inline, Urgent::OutOfBand]);
     assert!(!spec.export_keys && any.spec.export_keys);
-    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 28));
+    assert_eq!((any.spec.alias.as_str(), any.spec.ring_size, any.line), ("any", 4 << 20, 30));
     assert_eq!((any.permissions.mode, any.is_explicit), (0o700, true));
     assert_eq!(file.spec.alias, "t");
     assert!(!read("[[capture]]\nsource = \"lo\"").unwrap().captures[0].is_explicit);

@@ -164,7 +164,9 @@ impl Written for WorkersWord {
 
     fn from_word(word: &str) -> Result<Self, String> {
         let workers = Workers::parse(word).map(Self);
-        workers.ok_or_else(|| format!("'{word}' are no threads (write {})", Workers::EXPECTED))
+        workers.ok_or_else(|| {
+            format!("'{word}' is no number of threads (write {})", Workers::EXPECTED)
+        })
     }
 
     fn from_number(number: u64) -> Result<Self, String> {

@@ -214,7 +214,7 @@ pub(crate) fn backend() -> impl TypedValueParser<Value = InterfaceBackend> {
 /// Reads the value of `--workers`.
 pub(crate) fn workers(text: &str) -> Result<Workers, String> {
     let workers = Workers::parse(text);
-    workers.ok_or_else(|| format!("'{text}' are no threads (write {})", Workers::EXPECTED))
+    workers.ok_or_else(|| format!("'{text}' is no number of threads (write {})", Workers::EXPECTED))
 }
 
 /// Reads the value of `--inject-speed`.

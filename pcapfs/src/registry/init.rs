@@ -62,7 +62,7 @@ impl InitOrder {
         if let Some(word) = &self.workers {
             settings.workers = Workers::parse(word).ok_or_else(|| {
                 let expected = Workers::EXPECTED;
-                Refusal::Wrong(format!("--workers {word}: no such threads (write {expected})"))
+                Refusal::Wrong(format!("--workers {word}: no number of threads (write {expected})"))
             })?;
         }
         if let Some(word) = &self.inject_speed {
