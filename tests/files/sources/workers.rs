@@ -1,4 +1,4 @@
-//! Interfaces whose packets several threads take.
+//! Interfaces whose packets several threads take, which libpcap cannot do.
 
 use std::collections::HashMap;
 use std::fs;
@@ -82,7 +82,10 @@ fn each_packet_is_there_once_and_in_the_order_of_its_flow() {
     for workers in ["4", "2:cpu", "2:qm", "auto"] {
         let net = Net::new();
         let mount = Mount::new().inside(&net.a).args(["--kernel-buffer", "64M"]);
-        let daemon = mount.args(["--workers", workers]).capture(ALIAS, Net::DEVICE).start();
+        let daemon = mount
+            .args(["--workers", workers, "--backend", "af_packet"])
+            .capture(ALIAS, Net::DEVICE)
+            .start();
         daemon.wait_state(ALIAS, "running");
         send(&flows(&net), 1..=COUNT);
         daemon.wait_stored(ALIAS, COUNT);
@@ -106,7 +109,7 @@ fn each_packet_is_there_once_and_in_the_order_of_its_flow() {
 fn threads_stop_and_start_clear_and_look_for_the_interface() {
     skip_unless!(root, "ip");
     let net = Net::new();
-    let mount = Mount::new().inside(&net.a).args(["--workers", "3"]);
+    let mount = Mount::new().inside(&net.a).args(["--workers", "3", "--backend", "af_packet"]);
     let daemon = mount.capture(ALIAS, Net::DEVICE).start();
     daemon.wait_state(ALIAS, "running");
     // The thread of the capture, and three that take packets.
@@ -143,7 +146,8 @@ fn packets_that_come_while_threads_start_are_there_from_one_moment_on() {
     skip_unless!(root, "ip");
     const MAX_SENT: u64 = 1_000_000;
     let net = Net::new();
-    let mut daemon = Mount::new().inside(&net.a).capture("idle", "lo").start();
+    let mut daemon =
+        Mount::new().inside(&net.a).args(["--backend", "af_packet"]).capture("idle", "lo").start();
     let senders = flows(&net);
     for round in 0..5 {
         let done = AtomicBool::new(false);
@@ -189,7 +193,7 @@ fn packets_that_come_while_threads_start_are_there_from_one_moment_on() {
 fn fragments_stay_as_they_were_on_the_wire() {
     skip_unless!(root, "ip");
     let net = Net::new();
-    let mount = Mount::new().inside(&net.a).args(["--workers", "4"]);
+    let mount = Mount::new().inside(&net.a).args(["--workers", "4", "--backend", "af_packet"]);
     let daemon = mount.capture(ALIAS, Net::DEVICE).start();
     daemon.wait_state(ALIAS, "running");
     // 4,008 bytes of UDP in packets of at most 1,500 bytes: three fragments.
@@ -213,7 +217,7 @@ fn workers_are_as_was_asked_for_and_kept() {
     let mount = || {
         let mount = Mount::new().inside(&namespace).ring_dir(rings.path()).ring("512K");
         mount
-            .args(["--workers", "2"])
+            .args(["--workers", "2", "--backend", "af_packet"])
             .capture("own", "lo")
             .capture("tun", "tun9")
             .capture("any", "any")
@@ -236,7 +240,10 @@ fn workers_are_as_was_asked_for_and_kept() {
     assert!(daemon.terminate().success());
     workers(&mount().start());
     let inside = format!("netns:{}/lo", namespace.name());
-    let daemon = Mount::new().args(["--workers", "2"]).capture("inside", &inside).start();
+    let daemon = Mount::new()
+        .args(["--workers", "2", "--backend", "af_packet"])
+        .capture("inside", &inside)
+        .start();
     daemon.wait_state("inside", "running");
     assert_eq!(daemon.status("inside")["workers"], 2);
 }

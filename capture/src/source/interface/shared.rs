@@ -29,8 +29,8 @@ use crate::store::Store as _;
 /// Bytes of stack of a thread that takes packets.
 const STACK: usize = 256 << 10;
 
-/// Minimum bytes of kernel buffer of each thread: two blocks.
-const SMALLEST_BUFFER: u64 = 512 << 10;
+/// Minimum bytes of kernel buffer of each thread, as for a capture with one thread.
+const SMALLEST_BUFFER: u64 = 1 << 20;
 
 /// An open interface with a socket for each thread.
 #[derive(Debug)]

@@ -52,6 +52,15 @@ static QUICK: AtomicUsize = AtomicUsize::new(0);
 /// it is copied to.
 const BLOCK_LEN: u32 = 256 << 10;
 
+/// Bytes of a block of a small buffer. A frame of the largest receive offload fits, and a record that
+/// does not would not fit the segments of a small ring either.
+const SMALL_BLOCK_LEN: u32 = 128 << 10;
+
+/// Bytes below which a buffer is small. The timer hands over blocks that are hardly filled, so this
+/// process may be late by no more than the timer times the number of blocks: at 3 ms, sixteen blocks
+/// are 48 ms.
+const SMALL_BUFFER: u64 = 16 * BLOCK_LEN as u64;
+
 /// Minimum number of blocks: the kernel fills one while this process reads the other.
 const MIN_BLOCKS: u32 = 2;
 
@@ -290,10 +299,11 @@ fn attach(socket: BorrowedFd<'_>, interface: u32, plan: &FilterPlan) -> io::Resu
 
 /// A ring of blocks of some `kernel_buffer` bytes, or less if the kernel has no memory for that.
 fn ring_of(socket: BorrowedFd<'_>, kernel_buffer: u64, retire_ms: u32) -> io::Result<BlockRing> {
-    let blocks = u32::try_from(kernel_buffer / u64::from(BLOCK_LEN)).unwrap_or(u32::MAX);
-    let mut blocks = blocks.clamp(MIN_BLOCKS, i32::MAX.unsigned_abs() / BLOCK_LEN);
+    let block_len = if kernel_buffer < SMALL_BUFFER { SMALL_BLOCK_LEN } else { BLOCK_LEN };
+    let blocks = u32::try_from(kernel_buffer / u64::from(block_len)).unwrap_or(u32::MAX);
+    let mut blocks = blocks.clamp(MIN_BLOCKS, i32::MAX.unsigned_abs() / block_len);
     loop {
-        let geometry = BlockGeometry { block_len: BLOCK_LEN, blocks, retire_ms };
+        let geometry = BlockGeometry { block_len, blocks, retire_ms };
         match BlockRing::new(socket, geometry) {
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && blocks > MIN_BLOCKS => {
                 blocks = (blocks - blocks / 4 - 1).max(MIN_BLOCKS);
