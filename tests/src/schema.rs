@@ -37,6 +37,9 @@ pub fn names() -> Vec<String> {
     names
 }
 
+/// Names of what commands print or publish. The tests of these commands check each line.
+pub const OF_COMMANDS: [&str; 3] = ["receive", "segment", "send"];
+
 /// Names of the protocols that have lines: each is also a field of `meta.json`.
 #[must_use]
 #[track_caller]
