@@ -27,6 +27,14 @@ use crate::cli::outlet::trouble::Trouble;
 /// The time between two looks for new lines.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// Maximum number of lines of which the bodies are read together, and bytes of bodies from which on no
+/// further line is added. Each such task wakes two threads.
+const BATCH_LINES: usize = 64;
+const BATCH_BYTES: u64 = 1 << 20;
+
+/// Maximum room that is reserved for a body before it is read.
+const MAX_PRESIZED: u64 = 1 << 20;
+
 /// The time for which a look at the capture counts.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -133,12 +141,16 @@ impl LineFeed {
         let is_empty = lines.is_empty();
         self.mark(is_restarted || is_empty).await?;
         let mut lines: VecDeque<TakenLine> = lines.into();
-        while let Some(line) = lines.pop_front() {
-            let (kind, number) = (line.kind, line.number);
-            if let Some(message) = self.message(line).await {
-                self.hand(FeedItem::Message(message)).await?;
+        while !lines.is_empty() {
+            let batch = self.batch(&mut lines);
+            let bodies = self.bodies(&batch).await;
+            for (ChosenLine { line, is_wanted, .. }, bodies) in batch.into_iter().zip(bodies) {
+                let (kind, number) = (line.kind, line.number);
+                if is_wanted && let Some(message) = self.message(line, bodies) {
+                    self.hand(FeedItem::Message(message)).await?;
+                }
+                self.follower.delivered(kind, number);
             }
-            self.follower.delivered(kind, number);
         }
         if is_all && is_empty {
             sleep(INTERVAL).await;
@@ -172,18 +184,34 @@ impl LineFeed {
         self.sender.send(item).await.map_err(|_| Over)
     }
 
-    /// The message of a line; `None` if it is not wanted.
-    async fn message(&mut self, line: TakenLine) -> Option<Message> {
-        let TakenLine { kind, number, text } = line;
-        let expression = &self.settings.expression;
-        if !expression.is_empty() {
-            let fields: Value = serde_json::from_slice(&text).ok()?;
-            if !expression.holds_for(&fields) {
-                return None;
+    /// Takes the next lines, of which the bodies are read together.
+    fn batch(&self, lines: &mut VecDeque<TakenLine>) -> Vec<ChosenLine> {
+        let mut batch = Vec::new();
+        let mut bytes: u64 = 0;
+        while batch.len() < BATCH_LINES
+            && bytes < BATCH_BYTES
+            && let Some(line) = lines.pop_front()
+        {
+            let is_wanted = self.is_wanted(&line.text);
+            let has_bodies = is_wanted && line.kind == EventKind::Http && self.settings.has_bodies;
+            let wanted = if has_bodies { WantedBodies::of(&line.text) } else { WantedBodies::None };
+            if let WantedBodies::Of(http) = &wanted {
+                bytes = bytes.saturating_add(http.body_bytes(self.settings.max_body));
             }
+            batch.push(ChosenLine { line, is_wanted, bodies: wanted });
         }
-        let has_bodies = kind == EventKind::Http && self.settings.has_bodies;
-        let bodies = if has_bodies { self.bodies(&text).await } else { Vec::new() };
+        batch
+    }
+
+    fn is_wanted(&self, text: &[u8]) -> bool {
+        let expression = &self.settings.expression;
+        expression.is_empty()
+            || serde_json::from_slice(text).is_ok_and(|fields: Value| expression.holds_for(&fields))
+    }
+
+    /// The message of a line; `None` if the line is no JSON object.
+    fn message(&self, line: TakenLine, bodies: Bodies) -> Option<Message> {
+        let TakenLine { kind, number, text } = line;
         let (said, bytes): (Vec<PublishedBody>, Vec<Bytes>) = bodies.into_iter().unzip();
         let id = self.follower.position().of_line(kind, number);
         let published = PublishedLine {
@@ -200,38 +228,98 @@ impl LineFeed {
         Some(Message { topic: kind.singular(), frames, place, id, sequence: 0 })
     }
 
-    /// The bodies of a transaction: that of the response, even if it is empty, and that of the
-    /// request if there is one.
-    async fn bodies(&self, text: &[u8]) -> Vec<(PublishedBody, Bytes)> {
-        let none = |why: Option<String>| {
-            (PublishedBody { of: "response", bytes: 0, complete: why.is_none(), why }, Bytes::new())
-        };
-        let Ok(line) = serde_json::from_slice::<HttpLine>(text) else {
-            return vec![none(Some("the line names no body".to_owned()))];
-        };
-        let has = |body: &Option<LineBody>| body.as_ref().is_some_and(|body| body.file.is_some());
-        if !has(&line.response_body) && !has(&line.request_body) {
-            return vec![none(None)];
+    /// The bodies of each line, read in one task. If that fails, each is read for itself, so that one
+    /// body does not cost the others theirs.
+    async fn bodies(&self, batch: &[ChosenLine]) -> Vec<Bodies> {
+        let wanted: Vec<_> = batch.iter().map(|chosen| chosen.bodies.clone()).collect();
+        if wanted.iter().all(|wanted| matches!(wanted, WantedBodies::None)) {
+            return vec![Vec::new(); batch.len()];
         }
+        if let Ok(bodies) = self.read_bodies(wanted.clone()).await {
+            return bodies;
+        }
+        let mut all = Vec::new();
+        for wanted in wanted {
+            let read = self.read_bodies(vec![wanted]).await;
+            let none = |trouble: Trouble| vec![no_body(Some(trouble.text))];
+            all.push(read.map_or_else(none, |mut bodies| bodies.pop().unwrap_or_default()));
+        }
+        all
+    }
+
+    async fn read_bodies(&self, wanted: Vec<WantedBodies>) -> Result<Vec<Bodies>, Trouble> {
         let source = &self.settings.source;
-        let tree = match source.tree.tree(&source.daemon).await {
-            Ok(tree) => tree,
-            Err(trouble) => return vec![none(Some(trouble.text))],
-        };
+        let tree = source.tree.tree(&source.daemon).await?;
         let (directory, max) = (tree.capture(&self.settings.capture), self.settings.max_body);
         let read = source.tree.read(move || {
-            let flow = flow_directory(&directory, &line);
-            let mut bodies = vec![match &line.response_body {
-                Some(body) if body.file.is_some() => read_body("response", &flow, body, max),
-                _ => none(None),
-            }];
-            if let Some(body) = line.request_body.as_ref().filter(|body| body.file.is_some()) {
-                bodies.push(read_body("request", &flow, body, max));
-            }
-            Ok::<_, Trouble>(bodies)
+            let bodies = wanted.iter().map(|wanted| match wanted {
+                WantedBodies::None => Vec::new(),
+                WantedBodies::Unknown => vec![no_body(Some("the line names no body".to_owned()))],
+                WantedBodies::Of(line) => line_bodies(&directory, line, max),
+            });
+            Ok::<_, Trouble>(bodies.collect())
         });
-        read.await.unwrap_or_else(|trouble| vec![none(Some(trouble.text))])
+        read.await
     }
+}
+
+/// The bodies of a message.
+type Bodies = Vec<(PublishedBody, Bytes)>;
+
+/// A line that has been read.
+struct ChosenLine {
+    line: TakenLine,
+    /// Whether it is published.
+    is_wanted: bool,
+    bodies: WantedBodies,
+}
+
+/// The bodies that are published with a line.
+#[derive(Clone)]
+enum WantedBodies {
+    /// None: it is no line of HTTP, or nobody wants them.
+    None,
+    /// They are wanted, and the line does not say what they are.
+    Unknown,
+    /// Those of this line.
+    Of(Arc<HttpLine>),
+}
+
+impl WantedBodies {
+    fn of(text: &[u8]) -> Self {
+        serde_json::from_slice(text).map_or(Self::Unknown, |line| Self::Of(Arc::new(line)))
+    }
+}
+
+impl HttpLine {
+    /// Bytes of the bodies, as far as they are published.
+    fn body_bytes(&self, max: u64) -> u64 {
+        let len = |body: &Option<LineBody>| body.as_ref().and_then(|body| body.bytes).unwrap_or(0);
+        len(&self.request_body).min(max).saturating_add(len(&self.response_body).min(max))
+    }
+}
+
+/// What is said of a response without a body, or with one that cannot be read.
+fn no_body(why: Option<String>) -> (PublishedBody, Bytes) {
+    (PublishedBody { of: "response", bytes: 0, complete: why.is_none(), why }, Bytes::new())
+}
+
+/// The bodies of a transaction: that of the response, even if it is empty, and that of the request if
+/// there is one.
+fn line_bodies(directory: &CaptureDirectory, line: &HttpLine, max: u64) -> Bodies {
+    let has = |body: &Option<LineBody>| body.as_ref().is_some_and(|body| body.file.is_some());
+    if !has(&line.response_body) && !has(&line.request_body) {
+        return vec![no_body(None)];
+    }
+    let flow = flow_directory(directory, line);
+    let mut bodies = vec![match &line.response_body {
+        Some(body) if body.file.is_some() => read_body("response", &flow, body, max),
+        _ => no_body(None),
+    }];
+    if let Some(body) = line.request_body.as_ref().filter(|body| body.file.is_some()) {
+        bodies.push(read_body("request", &flow, body, max));
+    }
+    bodies
 }
 
 /// The directory of the flow of a transaction; `None` if it has left the tree. The client of the
@@ -262,7 +350,9 @@ fn read_body(
         return gone("a name that is no body's".to_owned());
     };
     let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+        // With room for one byte more, the first read is the whole body and the second one its end.
+        let len = body.bytes.unwrap_or(0).min(max).min(MAX_PRESIZED);
+        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0) + 1);
         File::open(flow.join(file))?.take(max.saturating_add(1)).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
