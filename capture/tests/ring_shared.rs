@@ -13,22 +13,11 @@ use capture::ring::{
     Append, MIN_RING, OpenedRing, RecordLengths, Ring, RingOptions, SharedWriter, Writer,
 };
 use capture::store::Store;
-use support::{Packet, Parser, SEGMENT, collect, data, directory, options, time};
+use support::{Packet, Parser, SEGMENT, collect, data, directory, length, options, time};
 
 /// The number of a thread's packet, which its time and its bytes show.
 fn number_of(thread: u64, index: u64) -> u64 {
     (thread + 1) * 1_000_000 + index
-}
-
-/// Lengths from 0 to those of a large receive offload, small ones most often.
-fn length(number: u64) -> usize {
-    let mixed = number.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-    match mixed % 64 {
-        0 => 0,
-        1 => 40_000 + (mixed % 30_000) as usize,
-        2..8 => 1_000 + (mixed % 2_000) as usize,
-        _ => 1 + (mixed % 300) as usize,
-    }
 }
 
 /// Stores some packets as a thread does that has a block of them.

@@ -19,22 +19,11 @@ use capture::cursor::{Begin, Cursor, ReadOutcome, SavefileFormat};
 use capture::pipeline::counters;
 use capture::ring::{Append, MAX_PINS, OpenedRing, Ring, Writer};
 use capture::store::{PinError, Store};
-use support::{Parser, SEGMENT, collect, data, directory, options, time};
+use support::{Parser, SEGMENT, collect, data, directory, length, options, time};
 
 /// After this time a waiting reader has been forgotten. It only ends a failed test; a successful
 /// test never waits so long.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Lengths from 0 to those of a large receive offload, small ones most often.
-fn length(number: u64) -> usize {
-    let mixed = number.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
-    match mixed % 64 {
-        0 => 0,
-        1 => 40_000 + (mixed % 30_000) as usize,
-        2..8 => 1_000 + (mixed % 2_000) as usize,
-        _ => 1 + (mixed % 300) as usize,
-    }
-}
 
 /// Returns `true` if the source is lost and found after this packet.
 fn is_before_hole(number: u64) -> bool {

@@ -163,7 +163,7 @@ impl<'w> SharedWriter<'w> {
         look(self.state.lock().writer)
     }
 
-    /// Calls `change` with the writer when all runs are visible. No run is reserved meanwhile.
+    /// Calls `change` with the writer when all runs are visible. No run is reserved until it returns.
     ///
     /// # Panics
     /// If another thread has panicked while it filled a run.

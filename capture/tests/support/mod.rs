@@ -49,6 +49,17 @@ pub(crate) fn time(number: u64) -> Timestamp {
     Timestamp::from_nanoseconds(EPOCH + number)
 }
 
+/// Lengths from 0 to those of a large receive offload, small ones most often.
+pub(crate) fn length(number: u64) -> usize {
+    let mixed = number.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33;
+    match mixed % 64 {
+        0 => 0,
+        1 => 40_000 + (mixed % 30_000) as usize,
+        2..8 => 1_000 + (mixed % 2_000) as usize,
+        _ => 1 + (mixed % 300) as usize,
+    }
+}
+
 /// The data of a packet. Every byte depends on the number and the length, and once in a kilobyte
 /// both are written out, so that no two pieces of packets are alike.
 pub(crate) fn data(number: u64, len: usize) -> Vec<u8> {

@@ -27,8 +27,8 @@ use crate::cli::outlet::trouble::Trouble;
 /// The time between two looks for new lines.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Maximum number of lines of which the bodies are read together, and bytes of bodies from which on no
-/// further line is added. Each such task wakes two threads.
+/// The bodies of several lines are read in one task, since each task wakes two threads: the maximum
+/// number of lines, and the bytes of bodies after which no further line is added.
 const BATCH_LINES: usize = 64;
 const BATCH_BYTES: u64 = 1 << 20;
 
@@ -184,7 +184,7 @@ impl LineFeed {
         self.sender.send(item).await.map_err(|_| Over)
     }
 
-    /// Takes the next lines, of which the bodies are read together.
+    /// Takes the next lines. Their bodies are read together.
     fn batch(&self, lines: &mut VecDeque<TakenLine>) -> Vec<ChosenLine> {
         let mut batch = Vec::new();
         let mut bytes: u64 = 0;
@@ -277,9 +277,9 @@ struct ChosenLine {
 /// The bodies that are published with a line.
 #[derive(Clone)]
 enum WantedBodies {
-    /// None: it is no line of HTTP, or nobody wants them.
+    /// None: it is no line of HTTP, or bodies are not published.
     None,
-    /// They are wanted, and the line does not say what they are.
+    /// They are published, but the line does not name them.
     Unknown,
     /// Those of this line.
     Of(Arc<HttpLine>),
@@ -299,7 +299,7 @@ impl HttpLine {
     }
 }
 
-/// What is said of a response without a body, or with one that cannot be read.
+/// The entry for a response without a body, or with one that cannot be read.
 fn no_body(why: Option<String>) -> (PublishedBody, Bytes) {
     (PublishedBody { of: "response", bytes: 0, complete: why.is_none(), why }, Bytes::new())
 }
