@@ -112,7 +112,7 @@ fn a_daemon_with_one_capability_captures_with_either_backend() {
         ("workers=2", "af_packet", 2),
     ] {
         let (host, net) = (Host::new(), Net::new());
-        let options = format!("alias=web,ring=1M,{chosen}");
+        let options = format!("alias=web,ring=1M,kernel_buffer=32M,{chosen}");
         let _ = net.a.run(|| host.mount(Net::DEVICE, &options)).success();
         let status = host.try_status("web").unwrap();
         assert_eq!((&status["backend"], &status["workers"]), (&backend.into(), &workers.into()));
