@@ -10,9 +10,10 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::conversation::records;
+use pcapfs_tests::zmq::{lacks_zmq, zmq};
 use pcapfs_tests::{
-    ALIAS, Client, Conversation, Daemon, Fed, Mount, Replaceable, Running, Server, measure, python,
-    run, saved_places, schema, skip_unless, wait_for, wait_for_place, wait_until,
+    ALIAS, Client, Conversation, Daemon, Fed, Mount, Replaceable, Running, Server, measure, run,
+    saved_places, schema, skip_unless, wait_for, wait_for_place, wait_until,
 };
 use serde_json::Value;
 
@@ -38,27 +39,6 @@ while True:
     print(frames[0].decode(), frames[1].decode().replace(" ", "\\u0020"),
           *(frame.hex() or "-" for frame in frames[2:]), flush=True)
 "#;
-
-/// A program of Python that has the module zmq.
-fn zmq(program: &str) -> Command {
-    // Debian's packages are for Debian's Python, which need not be the first one.
-    let mut command = python(program);
-    if Path::new("/usr/bin/python3").exists() {
-        let mut own = pcapfs_tests::tool("/usr/bin/python3");
-        own.arg("-c").arg(program);
-        command = own;
-    }
-    command
-}
-
-/// Leaves the test if Python has no zmq.
-fn lacks_zmq() -> bool {
-    let has = run(&mut zmq("import zmq"), 20).status.success();
-    if !has {
-        pcapfs_tests::require::skip("the module zmq of Python (python3-zmq)");
-    }
-    !has
-}
 
 /// A message.
 #[derive(Clone, Debug)]

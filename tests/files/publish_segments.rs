@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::signal::Signal;
 use pcapfs_tests::conversation::{merged, noise, records};
+use pcapfs_tests::zmq::{lacks_zmq, zmq};
 use pcapfs_tests::{
-    ALIAS, Client, Conversation, Daemon, Replaceable, Running, Server, python, run, saved_places,
-    schema, skip_unless, wait_for, wait_for_place, wait_until,
+    ALIAS, Client, Conversation, Daemon, Replaceable, Running, Server, saved_places, schema,
+    skip_unless, wait_for_place, wait_until,
 };
 use serde_json::Value;
 
@@ -24,16 +24,6 @@ while True:
     assert topic == b"segment"
     print(json.decode(), payload.hex(), sep="\t", flush=True)
 "#;
-
-fn zmq(program: &str) -> Command {
-    // Debian's packages are for Debian's Python, which need not be the first one.
-    if !Path::new("/usr/bin/python3").exists() {
-        return python(program);
-    }
-    let mut command = pcapfs_tests::tool("/usr/bin/python3");
-    command.arg("-c").arg(program);
-    command
-}
 
 fn publish(daemon: &Daemon, endpoint: &str, state: &Path, options: &[&str]) -> Running {
     let mut command = daemon.command(["publish", ALIAS, endpoint, "--what", "segments", "--state"]);
@@ -54,8 +44,13 @@ fn segments(receiver: &Running) -> Vec<(Value, Vec<u8>)> {
     whole.lines().skip(1).map(segment).collect()
 }
 
+/// Number of streams that have ended. The end of one may come twice.
 fn ended(receiver: &Running) -> usize {
-    segments(receiver).iter().filter(|(json, _)| json["event"] == "end").count()
+    let all = segments(receiver);
+    let ends = all.iter().filter(|(json, _)| json["event"] == "end");
+    let positions: BTreeSet<String> =
+        ends.map(|(json, _)| json["published"]["position"].to_string()).collect();
+    positions.len()
 }
 
 /// Conversations whose packets are mixed, come in another order, twice, or not at all.
@@ -123,8 +118,7 @@ fn directories(daemon: &Daemon) -> BTreeMap<(u64, String), Vec<u8>> {
 #[test]
 fn segments_are_the_streams_of_the_tree_across_restarts() {
     skip_unless!(mount, "python3");
-    if !run(&mut zmq("import zmq"), 20).status.success() {
-        pcapfs_tests::require::skip("the module zmq of Python (python3-zmq)");
+    if lacks_zmq() {
         return;
     }
     let place_of_daemon = Replaceable::new();
@@ -153,14 +147,7 @@ fn segments_are_the_streams_of_the_tree_across_restarts() {
     publisher.wait(10);
     let mut publisher = publish(&daemon, &endpoint, &state, &[]);
     feed.write(&records(third));
-    wait_until("all streams have ended", 60, || {
-        let ended: BTreeSet<String> = segments(&receiver)
-            .iter()
-            .filter(|(json, _)| json["event"] == "end")
-            .map(|(json, _)| json["published"]["position"].to_string())
-            .collect();
-        ended.len() == 16
-    });
+    wait_until("all streams have ended", 60, || ended(&receiver) == 16);
     let all = segments(&receiver);
     let come = streams(&all);
     assert_eq!(come.len(), 16);
@@ -174,8 +161,7 @@ fn segments_are_the_streams_of_the_tree_across_restarts() {
 #[test]
 fn segments_survive_the_daemon_and_a_filter_chooses() {
     skip_unless!(mount, "python3");
-    if !run(&mut zmq("import zmq"), 20).status.success() {
-        pcapfs_tests::require::skip("the module zmq of Python (python3-zmq)");
+    if lacks_zmq() {
         return;
     }
     let place_of_daemon = Replaceable::new();
@@ -197,7 +183,7 @@ fn segments_survive_the_daemon_and_a_filter_chooses() {
     daemon.crash();
     let (daemon, mut feed) = place_of_daemon.start();
     feed.write(&records(second));
-    wait_for("both streams have ended", 60, || (ended(&receiver) == 2).then_some(()));
+    wait_until("both streams have ended", 60, || ended(&receiver) == 2);
     let come = streams(&segments(&receiver));
     assert_eq!(come.len(), 2);
     wait_until("the tree has the same streams", 30, || {

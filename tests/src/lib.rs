@@ -66,6 +66,7 @@ pub mod stream;
 pub mod traffic;
 pub mod user;
 pub mod wait;
+pub mod zmq;
 
 pub use container::Container;
 pub use conversation::{Client, Conversation, Server, Side};
