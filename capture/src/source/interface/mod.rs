@@ -119,7 +119,7 @@ pub(super) fn open(
     options: &SourceOptions<'_>,
 ) -> Result<Box<dyn Source>, SourceError> {
     let devices = OpenDevice::open_all(name, options)?;
-    let name = devices.first().map_or_else(|| name.to_owned(), |device| device.name.clone());
+    let name = devices.first.name.clone();
     start(devices, &name, options, None)
 }
 
@@ -142,20 +142,17 @@ pub(super) fn open_inside(
     start(devices, &name, options, Some(entered))
 }
 
-/// Starts receiving from open devices of one interface. The name is for messages.
+/// Starts receiving from open devices. The name is for messages.
 fn start(
-    mut devices: Vec<OpenDevice>,
+    devices: ThreadDevices,
     name: &str,
     options: &SourceOptions<'_>,
     namespace: Option<EnteredNamespace>,
 ) -> Result<Box<dyn Source>, SourceError> {
-    if devices.len() > 1 {
-        return Ok(Box::new(SharedInterface::of(devices, name, options, namespace)?));
+    if devices.others.is_empty() {
+        return Ok(Box::new(Live::of(devices.first, name, options, namespace)?));
     }
-    let why = || "no device was opened".to_owned();
-    let device = devices.pop();
-    let device = device.ok_or_else(|| SourceError::Device { name: name.to_owned(), why: why() })?;
-    Ok(Box::new(Live::of(device, name, options, namespace)?))
+    Ok(Box::new(SharedInterface::of(devices, name, options, namespace)?))
 }
 
 /// Takes the packets of an open interface to a ring.
@@ -393,6 +390,12 @@ impl InterfaceReader {
     }
 }
 
+/// Open devices of one interface, one for each thread that takes its packets.
+struct ThreadDevices {
+    first: OpenDevice,
+    others: Vec<OpenDevice>,
+}
+
 impl OpenSocket {
     fn link_type(&self) -> LinkType {
         match self {
@@ -405,17 +408,17 @@ impl OpenSocket {
 impl OpenDevice {
     /// Opens an interface once for each thread that is to take its packets, in the namespace of this
     /// thread.
-    fn open_all(name: &str, options: &SourceOptions<'_>) -> Result<Vec<Self>, SourceError> {
+    fn open_all(name: &str, options: &SourceOptions<'_>) -> Result<ThreadDevices, SourceError> {
         let first = Self::open(name, options)?;
-        let mut devices = vec![first];
-        if devices.iter().all(|device| matches!(device.socket, OpenSocket::PacketV3(..))) {
+        let mut others = Vec::new();
+        if matches!(first.socket, OpenSocket::PacketV3(..)) {
             // The filter is compiled once.
             let plain = SourceOptions { filter: None, ..*options };
             for _ in 1..options.workers.number() {
-                devices.push(Self::open(name, &plain)?);
+                others.push(Self::open(name, &plain)?);
             }
         }
-        Ok(devices)
+        Ok(ThreadDevices { first, others })
     }
 
     /// The filter of a capture, for packets of this device. `name` is for messages; `is_here` says
@@ -454,14 +457,15 @@ impl OpenDevice {
     fn received_all(
         place: &NamespacedInterface,
         options: &SourceOptions<'_>,
-    ) -> Option<Result<(Vec<Self>, EnteredNamespace), SourceError>> {
+    ) -> Option<Result<(ThreadDevices, EnteredNamespace), SourceError>> {
         let (sockets, entered) = match place.received()? {
             Ok(received) => received,
             Err(error) => return Some(Err(error)),
         };
         let open = || {
             let identity = sockets.identity;
-            let mut devices = vec![Self::received(sockets, place, options)?];
+            let first = Self::received(sockets, place, options)?;
+            let mut others = Vec::new();
             let plain = SourceOptions { filter: None, ..*options };
             for _ in 1..options.workers.number() {
                 let Some(received) = place.received() else { break };
@@ -470,9 +474,9 @@ impl OpenDevice {
                     let why = "the namespace was exchanged just now".to_owned();
                     return Err(SourceError::Lost { name: place.to_string(), why });
                 }
-                devices.push(Self::received(sockets, place, &plain)?);
+                others.push(Self::received(sockets, place, &plain)?);
             }
-            Ok((devices, entered))
+            Ok((ThreadDevices { first, others }, entered))
         };
         Some(open())
     }

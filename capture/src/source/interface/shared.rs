@@ -16,7 +16,7 @@ use protocol::time::Timestamp;
 
 use super::{
     EnteredNamespace, InterfaceReader, LONG_IDLE, Live, LiveSink, OpenDevice, OpenSocket,
-    PacketSelection, ReceivedPacket, STATISTICS_INTERVAL, refused,
+    PacketSelection, ReceivedPacket, STATISTICS_INTERVAL, ThreadDevices, refused,
 };
 use crate::clock;
 use crate::ring::{Append, RecordLengths, RecordRun, SharedWriter, Writer};
@@ -46,24 +46,19 @@ pub(in crate::source) struct SharedInterface {
 impl SharedInterface {
     /// Starts receiving with these sockets of one interface, see [`Live::of`].
     pub(super) fn of(
-        devices: Vec<OpenDevice>,
+        ThreadDevices { first, others }: ThreadDevices,
         name: &str,
         options: &SourceOptions<'_>,
         namespace: Option<EnteredNamespace>,
     ) -> Result<Self, SourceError> {
-        let kernel_buffer =
-            (options.kernel_buffer / (devices.len().max(1) as u64)).max(SMALLEST_BUFFER);
+        let threads = others.len() as u64 + 1;
+        let kernel_buffer = (options.kernel_buffer / threads).max(SMALLEST_BUFFER);
         let is_here = namespace.as_ref().is_none_or(EnteredNamespace::is_own);
+        let plan = first.plan(name, options, is_here)?;
+        let link_type = first.socket.link_type();
         let mut group = FanoutGroup::new(options.workers.fanout);
-        let mut plan = None;
-        let mut link_type = LinkType::ETHERNET;
         let mut joined: Vec<(JoinedSocket, _)> = Vec::new();
-        for device in devices {
-            if plan.is_none() {
-                plan = Some(device.plan(name, options, is_here)?);
-            }
-            link_type = device.socket.link_type();
-            let OpenDevice { socket, counters, .. } = device;
+        for OpenDevice { socket, counters, .. } in std::iter::once(first).chain(others) {
             let OpenSocket::PacketV3(socket, _) = socket else {
                 let why = "its packets come through libpcap, for one thread".to_owned();
                 return Err(SourceError::Device { name: name.to_owned(), why });
@@ -71,10 +66,6 @@ impl SharedInterface {
             let socket = socket.join(&mut group, options.promiscuous, kernel_buffer);
             joined.push((socket.map_err(|error| refused(name, error))?, counters));
         }
-        let Some(plan) = plan else {
-            let why = "no thread is to take its packets".to_owned();
-            return Err(SourceError::Device { name: name.to_owned(), why });
-        };
         let mut members = Vec::new();
         let mut namespace = namespace;
         for (socket, counters) in joined {
